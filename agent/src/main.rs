@@ -1,0 +1,3 @@
+//! `haul`: the agent on every host, and the commands that people give.
+
+fn main() {}
