@@ -1,0 +1,219 @@
+//! Why a host does not serve a lane: a data type, so that every surface says it the same way.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::VolumeName,
+    job::{Arch, ComputeCapability, CudaVersion},
+    units::Size,
+};
+
+/// One reason why a host cannot take a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Misfit {
+    /// The image is for another CPU.
+    Arch {
+        /// What the job needs.
+        needs: Arch,
+        /// What the host is.
+        has: Arch,
+    },
+    /// Fewer GPUs than needed, whatever they are.
+    TooFewGpus {
+        /// How many the job needs.
+        needs: u32,
+        /// How many the host has.
+        has: u32,
+    },
+    /// Not enough GPUs of a wanted model.
+    Model {
+        /// The wanted models.
+        needs: Vec<String>,
+        /// The host's.
+        has: Vec<String>,
+    },
+    /// GPUs of the model, but too small.
+    GpuMemory {
+        /// At least so much on each.
+        needs: Size,
+        /// The largest there is.
+        has: Size,
+    },
+    /// GPUs too old.
+    ComputeCapability {
+        /// At least this.
+        needs: ComputeCapability,
+        /// The newest there is.
+        has: ComputeCapability,
+    },
+    /// The driver is too old.
+    Cuda {
+        /// At least this CUDA version.
+        needs: CudaVersion,
+        /// What the driver supports.
+        has: Option<CudaVersion>,
+    },
+    /// Each need is met by some GPU, but not all needs by enough of them.
+    Combination {
+        /// How many the job needs.
+        needs: u32,
+        /// How many have all that is asked of each.
+        has: u32,
+    },
+    /// A GPU that would serve is broken or set aside.
+    OutOfService {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// GPUs that would serve are in use.
+    Busy {
+        /// How many the job needs.
+        needs: u32,
+        /// How many of those that would serve are free.
+        free: u32,
+        /// How many are used by programs that haul did not start.
+        foreign: u32,
+    },
+    /// The host does not offer the volume.
+    NoVolume {
+        /// The volume.
+        volume: VolumeName,
+    },
+    /// The host offers the volume read-only, the job writes to it.
+    ReadOnly {
+        /// The volume.
+        volume: VolumeName,
+    },
+    /// The volume does not answer.
+    VolumeDown {
+        /// The volume.
+        volume: VolumeName,
+        /// What its check found.
+        why: String,
+    },
+    /// A label is missing or has another value.
+    Label {
+        /// The label.
+        key: String,
+        /// The value needed.
+        needs: String,
+        /// The host's value.
+        has: Option<String>,
+    },
+    /// Not enough CPU cores free, or at all.
+    Cpus {
+        /// Cores needed.
+        needs: f64,
+        /// Cores free now.
+        free: f64,
+        /// Cores there are.
+        has: f64,
+    },
+    /// Not enough memory free, or at all.
+    Memory {
+        /// Needed.
+        needs: Size,
+        /// Free now.
+        free: Size,
+        /// What there is.
+        has: Size,
+    },
+    /// As many jobs as the host may run at once.
+    Slots {
+        /// The limit.
+        limit: u32,
+    },
+    /// The host does not hold the secret.
+    NoSecret {
+        /// The secret's name.
+        name: String,
+    },
+    /// The last attempt failed here by the platform's doing; another host is asked first.
+    Avoided,
+    /// The host takes no jobs at present.
+    Closed {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Misfit {
+    /// Whether it passes when the host's running work ends.
+    pub fn passes_when_empty(&self) -> bool {
+        match self {
+            Self::Busy { .. } | Self::Slots { .. } | Self::Avoided | Self::Closed { .. } => true,
+            Self::Cpus { needs, has, .. } => needs <= has,
+            Self::Memory { needs, has, .. } => needs <= has,
+            Self::Arch { .. }
+            | Self::TooFewGpus { .. }
+            | Self::Model { .. }
+            | Self::GpuMemory { .. }
+            | Self::ComputeCapability { .. }
+            | Self::Cuda { .. }
+            | Self::Combination { .. }
+            | Self::OutOfService { .. }
+            | Self::NoVolume { .. }
+            | Self::ReadOnly { .. }
+            | Self::VolumeDown { .. }
+            | Self::Label { .. }
+            | Self::NoSecret { .. } => false,
+        }
+    }
+}
+
+fn gpus(count: u32) -> String {
+    format!("{count} GPU{}", if count == 1 { "" } else { "s" })
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Arch { needs, has } => write!(f, "needs {needs}, the host is {has}"),
+            Self::TooFewGpus { needs, has: 0 } => write!(f, "needs {}, the host has none", gpus(*needs)),
+            Self::TooFewGpus { needs, has } => write!(f, "needs {}, the host has {has}", gpus(*needs)),
+            Self::Model { needs, has } => {
+                write!(f, "needs GPU model {}, the host has {}", needs.join(" or "), has.join(", "))
+            }
+            Self::GpuMemory { needs, has } => {
+                write!(f, "needs {needs} of memory on each GPU, the host's largest has {has}")
+            }
+            Self::ComputeCapability { needs, has } => {
+                write!(f, "needs compute capability {needs}, the host's best is {has}")
+            }
+            Self::Cuda { needs, has: Some(has) } => {
+                write!(f, "needs CUDA {needs}, the host's driver supports {has}")
+            }
+            Self::Cuda { needs, has: None } => write!(f, "needs CUDA {needs}, the host has no NVIDIA driver"),
+            Self::Combination { needs, has } => {
+                write!(f, "needs {} with all that is asked of each, the host has {has} such", gpus(*needs))
+            }
+            Self::OutOfService { why } => write!(f, "a GPU is out of service: {why}"),
+            Self::Busy { needs, free, foreign: 0 } => write!(f, "needs {}, {free} free now", gpus(*needs)),
+            Self::Busy { needs, free, foreign } => {
+                write!(f, "needs {}, {free} free now, {foreign} used by programs outside haul", gpus(*needs))
+            }
+            Self::NoVolume { volume } => write!(f, "the host does not offer volume {volume}"),
+            Self::ReadOnly { volume } => write!(f, "the host offers volume {volume} read-only"),
+            Self::VolumeDown { volume, why } => write!(f, "volume {volume} is not usable: {why}"),
+            Self::Label { key, needs, has: Some(has) } => {
+                write!(f, "needs label {key}={needs}, the host has {key}={has}")
+            }
+            Self::Label { key, needs, has: None } => {
+                write!(f, "needs label {key}={needs}, the host has none")
+            }
+            Self::Cpus { needs, free, has } => {
+                write!(f, "needs {needs} CPU cores, {free} of {has} free now")
+            }
+            Self::Memory { needs, free, has } => {
+                write!(f, "needs {needs} of memory, {} of {} free now", free.human(), has.human())
+            }
+            Self::Slots { limit } => write!(f, "the host runs {limit} jobs already, as many as it may"),
+            Self::NoSecret { name } => write!(f, "the host does not hold secret {name}"),
+            Self::Avoided => f.write_str("the last attempt failed on this host; another is asked first"),
+            Self::Closed { why } => write!(f, "the host takes no jobs: {why}"),
+        }
+    }
+}

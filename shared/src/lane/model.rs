@@ -1,0 +1,50 @@
+//! Whether a GPU is of the model that a job names.
+//!
+//! Drivers and people spell models differently: `NVIDIA A100-SXM4-80GB`, `Tesla P100-PCIE-16GB`,
+//! `NVIDIA GeForce RTX 4090` against `A100`, `a100 80gb`, `RTX4090`. Both are cut into lower-case
+//! words of letters and digits, and the job's words must occur in the driver's, in order.
+
+/// The words of a model's name, in lower case.
+fn words(name: &str) -> impl Iterator<Item = String> + '_ {
+    name.split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_ascii_lowercase)
+}
+
+/// The one spelling under which two equal wishes are equal.
+pub(super) fn canonical(name: &str) -> String {
+    words(name).collect::<Vec<_>>().join(" ")
+}
+
+/// Does the driver's name for a GPU fit what the job asked for?
+pub(super) fn matches(wish: &str, driver_name: &str) -> bool {
+    let has: Vec<String> = words(driver_name).collect();
+    let mut rest = has.iter();
+    if words(wish).all(|word| rest.any(|has| *has == word)) {
+        return true;
+    }
+    // Written without the spaces: some run of the driver's words, put together, is the wish.
+    let wish: String = words(wish).collect();
+    (0..has.len()).any(|from| (from + 1..=has.len()).any(|to| has[from..to].concat() == wish))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("A100", "NVIDIA A100-SXM4-80GB", true)]
+    #[case("a100 80gb", "NVIDIA A100-SXM4-80GB", true)]
+    #[case("A10", "NVIDIA A100-SXM4-80GB", false)]
+    #[case("A10", "NVIDIA A10", true)]
+    #[case("P100", "Tesla P100-PCIE-16GB", true)]
+    #[case("RTX4090", "NVIDIA GeForce RTX 4090", true)]
+    #[case("rtx 4090", "NVIDIA GeForce RTX 4090", true)]
+    #[case("80gb a100", "NVIDIA A100-SXM4-80GB", false)]
+    #[case("V100", "Tesla V100S-PCIE-32GB", false)]
+    fn models_match_by_words(#[case] wish: &str, #[case] has: &str, #[case] fits: bool) {
+        assert_eq!(matches(wish, has), fits);
+    }
+}

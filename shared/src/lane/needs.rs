@@ -1,0 +1,264 @@
+//! What a job needs of its host, in canonical form, and the lane that this names.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::model;
+use crate::{
+    id::{LaneId, VolumeName},
+    job::{Arch, ComputeCapability, CudaVersion, JobSpec, Priority},
+    units::Size,
+};
+
+/// The hard needs of a job, and its priority. Two jobs with equal needs share a lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Needs {
+    /// Which lanes are polled first.
+    pub priority: Priority,
+    /// The image's CPU architecture.
+    pub arch: Arch,
+    /// `None` for a job that uses only the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuNeeds>,
+    /// Volumes that it mounts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<VolumeName, Access>,
+    /// Labels that the node must carry.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a job needs of its GPUs; every one of them must have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuNeeds {
+    /// How many, or how much of one.
+    pub amount: Amount,
+    /// Any of these models, in canonical spelling; any model at all where empty.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub models: BTreeSet<String>,
+    /// At least so much memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Size>,
+    /// At least this compute capability.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute_capability: Option<ComputeCapability>,
+    /// The driver supports at least this CUDA version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<CudaVersion>,
+}
+
+/// How much of a host's GPUs a job takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Amount {
+    /// So many GPUs, each for this job alone.
+    Whole(u32),
+}
+
+/// What a job does with a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Mounts it read-only.
+    Read,
+    /// Writes to it.
+    Write,
+}
+
+impl Needs {
+    /// The needs of a job.
+    pub fn of(spec: &JobSpec) -> Self {
+        let resources = &spec.resources;
+        let gpu = (resources.gpus > 0).then(|| GpuNeeds {
+            amount: Amount::Whole(resources.gpus),
+            models: resources.gpu_model.iter().map(|name| model::canonical(name)).collect(),
+            memory: resources.gpu_memory,
+            compute_capability: resources.compute_capability,
+            cuda: resources.cuda,
+        });
+        let mut volumes = BTreeMap::new();
+        for mount in &spec.mounts {
+            let access = if mount.read_only { Access::Read } else { Access::Write };
+            let entry = volumes.entry(mount.volume.clone()).or_insert(access);
+            *entry = access.max(*entry);
+        }
+        Self {
+            priority: spec.priority,
+            arch: resources.arch,
+            gpu,
+            volumes,
+            labels: spec.placement.require.clone(),
+        }
+    }
+
+    /// How many whole GPUs; the measure of "the largest need first".
+    pub fn gpu_count(&self) -> u32 {
+        self.gpu.as_ref().map_or(0, |gpu| match gpu.amount {
+            Amount::Whole(count) => count,
+        })
+    }
+
+    /// The lane of these needs: readable, then 32 bits of the SHA-256 of their canonical JSON.
+    /// That two needs meet in one id is not impossible, so a [`Lane`] found under the id is
+    /// compared before it is used.
+    pub fn lane_id(&self) -> LaneId {
+        let json = serde_json::to_vec(self).expect("needs have only text keys");
+        let hash = Sha256::digest(json);
+        let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let kind = match &self.gpu {
+            None => "cpu".to_owned(),
+            Some(gpu) => {
+                let models: Vec<String> = gpu.models.iter().map(|model| model.replace(' ', "-")).collect();
+                let models = if models.is_empty() { "gpu".into() } else { models.join("-") };
+                let models: String = models.chars().take(32).collect();
+                format!("{}x-{}", self.gpu_count(), models.trim_end_matches('-'))
+            }
+        };
+        LaneId::new(format!("{}-{kind}-{hash}", self.priority)).expect("made of slug characters, 50 at most")
+    }
+}
+
+impl fmt::Display for Needs {
+    /// For people: `2 GPUs of p100 or v100, 16GiB each; volume data`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        match &self.gpu {
+            None => parts.push("CPU".to_owned()),
+            Some(gpu) => {
+                let count = self.gpu_count();
+                let mut text = format!("{count} GPU{}", if count == 1 { "" } else { "s" });
+                if !gpu.models.is_empty() {
+                    let models: Vec<&str> = gpu.models.iter().map(String::as_str).collect();
+                    text.push_str(&format!(" of {}", models.join(" or ")));
+                }
+                parts.push(text);
+                parts.extend(gpu.memory.map(|memory| format!("{memory} each")));
+                parts.extend(gpu.compute_capability.map(|cc| format!("compute capability {cc}")));
+                parts.extend(gpu.cuda.map(|cuda| format!("CUDA {cuda}")));
+            }
+        }
+        if self.arch != Arch::default() {
+            parts.push(self.arch.to_string());
+        }
+        parts.extend(self.volumes.iter().map(|(name, access)| match access {
+            Access::Read => format!("volume {name}"),
+            Access::Write => format!("volume {name} writable"),
+        }));
+        parts.extend(self.labels.iter().map(|(key, value)| format!("{key}={value}")));
+        f.pad(&parts.join(", "))
+    }
+}
+
+/// A lane's record in the store; it never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    /// The version of this record's form.
+    pub v: u32,
+    /// The lane's id, which is also its key.
+    pub id: LaneId,
+    /// What its jobs need.
+    pub needs: Needs,
+}
+
+/// A lane record that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// Written by a newer haul.
+    #[error("lane {id} was written by a newer haul (version {v}, this one reads {})", Lane::VERSION)]
+    Newer {
+        /// The lane.
+        id: String,
+        /// The record's version.
+        v: u64,
+    },
+    /// No lane record at all.
+    #[error("the record of lane {id} is damaged: {detail}")]
+    Damaged {
+        /// The lane.
+        id: String,
+        /// What the reader found.
+        detail: String,
+    },
+    /// Other needs with the same id: 1 in 4 billion.
+    #[error("lane {0} is taken by other needs; change a label of the job to give it another lane")]
+    Collision(LaneId),
+}
+
+impl Lane {
+    /// The form that this program writes, and the newest that it reads.
+    pub const VERSION: u32 = 1;
+
+    /// The lane of these needs.
+    pub fn new(needs: Needs) -> Self {
+        Self { v: Self::VERSION, id: needs.lane_id(), needs }
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// [`LaneError`] where it is damaged or newer than this program.
+    pub fn read(id: &str, body: &[u8]) -> Result<Self, LaneError> {
+        crate::record::read(body, Self::VERSION).map_err(|error| match error {
+            crate::record::RecordError::Newer { v, .. } => LaneError::Newer { id: id.into(), v },
+            crate::record::RecordError::Damaged(detail) => LaneError::Damaged { id: id.into(), detail },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Format, parse};
+
+    fn needs(resources: &str) -> Needs {
+        Needs::of(&parse(&format!("image = \"i\"\n{resources}"), Format::Toml).expect("valid"))
+    }
+
+    #[test]
+    fn the_same_needs_in_other_words_are_one_lane() {
+        let a = needs("[resources]\ngpus = 2\ngpu_model = [\"V100\", \"p100\"]");
+        let b = needs("name = \"other\"\n[resources]\ngpus = 2\ngpu_model = [\"P100\", \"v100\"]\ncpus = 4");
+        assert_eq!(a.lane_id(), b.lane_id());
+        assert!(a.lane_id().as_str().starts_with("normal-2x-p100-v100-"), "{}", a.lane_id());
+    }
+
+    #[test]
+    fn every_need_makes_another_lane() {
+        let kinds = [
+            "",
+            "priority = \"high\"",
+            "[resources]\ngpus = 1",
+            "[resources]\ngpus = 2",
+            "[resources]\ngpus = 1\ngpu_memory = \"16GiB\"",
+            "[resources]\ngpus = 1\ncuda = \"12.0\"",
+            "[resources]\ngpus = 1\ncompute_capability = \"7.0\"",
+            "[resources]\narch = \"arm64\"",
+            "[placement]\nrequire = { tier = \"metal\" }",
+            "[[mounts]]\nvolume = \"data\"\ntarget = \"/d\"",
+            "[[mounts]]\nvolume = \"data\"\ntarget = \"/d\"\nread_only = true",
+        ];
+        let ids: BTreeSet<LaneId> = kinds.iter().map(|kind| needs(kind).lane_id()).collect();
+        assert_eq!(ids.len(), kinds.len(), "{ids:?}");
+    }
+
+    #[test]
+    fn a_lane_of_a_newer_version_is_refused() {
+        let mut record = serde_json::to_value(Lane::new(needs(""))).expect("serialises");
+        record["v"] = 2.into();
+        record["needs"] = "a form that nobody knows yet".into();
+        let error = Lane::read("x", record.to_string().as_bytes()).expect_err("newer");
+        assert_eq!(error.to_string(), "lane x was written by a newer haul (version 2, this one reads 1)");
+    }
+
+    #[test]
+    fn the_lane_id_of_known_needs_never_changes() {
+        // Two versions of haul in one fleet must name the same lane.
+        insta::assert_snapshot!(needs("[resources]\ngpus = 1\ngpu_model = \"P100\"").lane_id(), @"normal-1x-p100-2156bd12");
+    }
+}

@@ -1,0 +1,102 @@
+//! What a store refuses, by what the caller can do about it.
+
+use std::path::PathBuf;
+
+use url::Url;
+
+use super::count::Kind;
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No store has this URL.
+    #[error("{url} is no store: {detail}")]
+    BadUrl {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The directory of a directory store cannot be made.
+    #[error("the store's directory {} cannot be used", dir.display())]
+    Directory {
+        /// Which.
+        dir: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store knows who asks and says no, or does not know who asks. Trying again is of no use.
+    #[error("the store {url} refused to {verb} {key}")]
+    Denied {
+        /// The store.
+        url: String,
+        /// What was attempted.
+        verb: &'static str,
+        /// On which key.
+        key: String,
+        /// The store's answer.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The store did not answer, or with a passing failure, also after several tries.
+    #[error("the store {url} could not {verb} {key}")]
+    Unavailable {
+        /// The store.
+        url: String,
+        /// What was attempted.
+        verb: &'static str,
+        /// On which key.
+        key: String,
+        /// The last answer.
+        #[source]
+        source: object_store::Error,
+    },
+}
+
+impl StoreError {
+    pub(super) fn from_request(kind: Kind, url: &Url, key: &str, source: object_store::Error) -> Self {
+        use object_store::Error;
+        let (url, verb, key) = (url.to_string(), kind.verb(), key.to_owned());
+        let io = io_kind(&source);
+        match source {
+            Error::PermissionDenied { .. }
+            | Error::Unauthenticated { .. }
+            | Error::NotSupported { .. }
+            | Error::NotImplemented { .. }
+            | Error::InvalidPath { .. }
+            | Error::UnknownConfigurationKey { .. } => Self::Denied { url, verb, key, source },
+            source if io.is_some_and(is_lasting) => Self::Denied { url, verb, key, source },
+            source => Self::Unavailable { url, verb, key, source },
+        }
+    }
+
+    /// Whether the same request may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::BadUrl { .. } | Self::Directory { .. } | Self::Denied { .. } => false,
+        }
+    }
+}
+
+/// The system's error under a directory store's.
+fn io_kind(error: &object_store::Error) -> Option<std::io::ErrorKind> {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// What a directory says that will not pass within seconds.
+fn is_lasting(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind as K;
+    matches!(
+        kind,
+        K::PermissionDenied | K::ReadOnlyFilesystem | K::StorageFull | K::QuotaExceeded | K::NotADirectory
+    )
+}
