@@ -1,0 +1,204 @@
+//! A fleet: one store URL, and the settings that lie there.
+//!
+//! Settings are a log as well: `fleet/<seq>.json`, each created by put-if-absent, the newest
+//! holds. A directory that holds none becomes an embedded fleet on first use, so that nothing
+//! need be set up on one host.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::{
+    clock::Clock,
+    id::Seq,
+    log::Policy,
+    queue::{Queue, QueueError, SqliteQueue},
+    record::{self, RecordError},
+    store::{Created, Key, Store, StoreError},
+    units::Span,
+};
+
+/// What all agents and clients of a fleet go by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The version of this record's form.
+    pub v: u32,
+    /// Where messages go.
+    pub queue: QueueSettings,
+    /// How often a node rewrites its record and looks at its jobs' logs.
+    pub beat: Span,
+    /// How long a node may be silent before its jobs are taken over.
+    pub lease: Span,
+    /// How often agents look for new lanes.
+    pub lane_refresh: Span,
+    /// How often what is not a job's fault is tried again.
+    #[serde(flatten)]
+    pub policy: Policy,
+}
+
+/// A fleet's message queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum QueueSettings {
+    /// A database file on this host.
+    Sqlite {
+        /// Where; in the store's own directory without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+    },
+}
+
+impl Settings {
+    /// The form that this program writes, and the newest that it reads.
+    pub const VERSION: u32 = 1;
+
+    /// A fleet on one host, whose store answers in microseconds and costs nothing: beats are
+    /// short, so that a cancel is heard at once.
+    pub fn embedded(path: Option<PathBuf>) -> Self {
+        Self {
+            v: Self::VERSION,
+            queue: QueueSettings::Sqlite { path },
+            beat: Span::secs(2),
+            lease: Span::secs(180),
+            lane_refresh: Span(std::time::Duration::from_millis(500)),
+            policy: Policy::default(),
+        }
+    }
+}
+
+/// Why a fleet cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The queue cannot be opened.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// Nobody made a fleet here.
+    #[error("there is no fleet at {0}; make one with: haul init {0}")]
+    NoFleet(Url),
+    /// The settings cannot be used.
+    #[error("the settings {seq} of the fleet {url} cannot be used")]
+    Record {
+        /// The fleet.
+        url: Url,
+        /// Which.
+        seq: String,
+        /// What is wrong with them.
+        #[source]
+        source: RecordError,
+    },
+    /// There are settings already.
+    #[error("there is a fleet at {0} already")]
+    Exists(Url),
+    /// An embedded queue needs a file.
+    #[error("the store {0} is no directory, so say where the queue's file is: --queue sqlite:/path/to/queue.sqlite")]
+    NoQueuePath(Url),
+}
+
+/// A fleet, opened.
+#[derive(Clone)]
+pub struct Fleet {
+    /// Its objects.
+    pub store: Store,
+    /// Its messages.
+    pub queue: Arc<dyn Queue>,
+    /// Its settings when it was opened.
+    pub settings: Settings,
+}
+
+impl Fleet {
+    /// Opens the fleet at a URL; makes an embedded one where the URL is a directory without.
+    ///
+    /// # Errors
+    /// [`FleetError`]
+    pub async fn open(url: &Url, clock: Arc<dyn Clock>) -> Result<Self, FleetError> {
+        let store = Store::open(url)?;
+        let settings = match newest(&store).await? {
+            Some(settings) => settings,
+            None if store.directory().is_some() => {
+                match create(&store, Settings::embedded(None)).await {
+                    Ok(settings) => settings,
+                    // Somebody else was faster.
+                    Err(FleetError::Exists(url)) => newest(&store).await?.ok_or(FleetError::NoFleet(url))?,
+                    Err(e) => return Err(e),
+                }
+            }
+            None => return Err(FleetError::NoFleet(url.clone())),
+        };
+        let queue = open_queue(&store, &settings, clock)?;
+        Ok(Self { store, queue, settings })
+    }
+
+    /// When the newest settings hold since, and all older ones, by position.
+    ///
+    /// # Errors
+    /// [`FleetError`]
+    pub async fn history(store: &Store) -> Result<Vec<(Seq, Settings)>, FleetError> {
+        let mut history = Vec::new();
+        for key in store.list("fleet").await? {
+            let Some(seq) = key.name().strip_suffix(".json").and_then(|seq| seq.parse().ok()) else { continue };
+            if let Some(body) = store.get(&key).await? {
+                history.push((Seq(seq), read(store, &key, &body)?));
+            }
+        }
+        Ok(history)
+    }
+}
+
+fn read(store: &Store, key: &Key, body: &[u8]) -> Result<Settings, FleetError> {
+    record::read(body, Settings::VERSION).map_err(|source| FleetError::Record {
+        url: store.url().clone(),
+        seq: key.name().into(),
+        source,
+    })
+}
+
+/// The settings that hold, or `None` where there is no fleet.
+async fn newest(store: &Store) -> Result<Option<Settings>, FleetError> {
+    let keys = store.list("fleet").await?;
+    let Some(key) = keys.last() else { return Ok(None) };
+    match store.get(key).await? {
+        Some(body) => read(store, key, &body).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Makes a fleet where there is none.
+///
+/// # Errors
+/// [`FleetError::Exists`] where there is one.
+pub async fn create(store: &Store, settings: Settings) -> Result<Settings, FleetError> {
+    if let QueueSettings::Sqlite { path: None } = &settings.queue
+        && store.directory().is_none()
+    {
+        return Err(FleetError::NoQueuePath(store.url().clone()));
+    }
+    let key = Key::new(format!("fleet/{}.json", Seq::FIRST));
+    let body = record::write(&settings);
+    match store.create(&key, body.clone()).await? {
+        Created::New => Ok(settings),
+        Created::Exists(found) if found == body => Ok(settings),
+        Created::Exists(_) => Err(FleetError::Exists(store.url().clone())),
+    }
+}
+
+fn open_queue(
+    store: &Store,
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<dyn Queue>, FleetError> {
+    match &settings.queue {
+        QueueSettings::Sqlite { path } => {
+            // A directory of its own, which the queue watches for the writes of other processes.
+            let inside = || store.directory().map(|dir| dir.join("queue").join("queue.sqlite"));
+            let path = path.clone().or_else(inside);
+            let path = path.ok_or_else(|| FleetError::NoQueuePath(store.url().clone()))?;
+            Ok(Arc::new(SqliteQueue::open(&path, clock)?))
+        }
+    }
+}
+

@@ -1,0 +1,336 @@
+//! The index: where to look for jobs. Never trusted over a log.
+//!
+//! A marker is a small object whose key says where a job stands: parked in the store, sent to its
+//! lane's queue, held by a node, or done. A job moves from shelf to shelf by creating the new
+//! marker before deleting the old one, so that a crash in between leaves it on two shelves, never
+//! on none. Whoever finds a marker and wants to act on it reads the log first.
+//!
+//! ```text
+//! index/parked/<lane>/<team>/<job>
+//! index/sent/<lane>/<team>/<job>
+//! index/held/<node>/<job>
+//! index/done/<yyyy-mm-dd>/<job>
+//! ```
+//!
+//! The body of a marker is a [`Summary`]: what a listing shows without reading any log.
+
+use chrono::NaiveDate;
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{Attempt, GpuUuid, JobId, LaneId, NodeId, Team, Timestamp},
+    job::Priority,
+    log::{Job, Outcome, OutputSize, Phase, State},
+    record::{self, RecordError},
+    store::{Key, Store, StoreError},
+};
+
+/// Where a job stands, as far as the index says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shelf {
+    /// Waits in the store.
+    Parked {
+        /// Its lane.
+        lane: LaneId,
+        /// Its team.
+        team: Team,
+    },
+    /// Its message is in the lane's queue.
+    Sent {
+        /// Its lane.
+        lane: LaneId,
+        /// Its team.
+        team: Team,
+    },
+    /// A node has it.
+    Held {
+        /// Which.
+        node: NodeId,
+    },
+    /// Finished.
+    Done {
+        /// On which day, UTC.
+        day: NaiveDate,
+    },
+}
+
+impl Shelf {
+    /// Where the index keeps a job that stands so.
+    pub fn of(job: &Job) -> Self {
+        match &job.state {
+            State::Queued { .. } => Self::Sent { lane: job.lane.clone(), team: job.spec.team.clone() },
+            State::Held(claim) => Self::Held { node: claim.node.clone() },
+            State::Done { at, .. } => Self::Done { day: at.date_naive() },
+        }
+    }
+
+    fn prefix(&self) -> String {
+        match self {
+            Self::Parked { lane, team } => format!("index/parked/{lane}/{team}"),
+            Self::Sent { lane, team } => format!("index/sent/{lane}/{team}"),
+            Self::Held { node } => format!("index/held/{node}"),
+            Self::Done { day } => format!("index/done/{day}"),
+        }
+    }
+
+    fn key(&self, job: &JobId) -> Key {
+        Key::new(format!("{}/{job}", self.prefix()))
+    }
+
+    /// From a marker's key.
+    fn read(key: &Key) -> Option<Marker> {
+        let parts: Vec<&str> = key.as_str().split('/').collect();
+        let (shelf, job) = match parts.as_slice() {
+            ["index", "parked", lane, team, job] => {
+                (Self::Parked { lane: lane.parse().ok()?, team: team.parse().ok()? }, job)
+            }
+            ["index", "sent", lane, team, job] => {
+                (Self::Sent { lane: lane.parse().ok()?, team: team.parse().ok()? }, job)
+            }
+            ["index", "held", node, job] => (Self::Held { node: node.parse().ok()? }, job),
+            ["index", "done", day, job] => (Self::Done { day: day.parse().ok()? }, job),
+            _ => return None,
+        };
+        Some(Marker { shelf, job: job.parse().ok()? })
+    }
+}
+
+/// A marker's key, read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Marker {
+    /// Where it lies.
+    pub shelf: Shelf,
+    /// Whose it is.
+    pub job: JobId,
+}
+
+/// What listings show of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The version of this record's form.
+    pub v: u32,
+    /// The job.
+    pub id: JobId,
+    /// Its name.
+    pub name: String,
+    /// Its team.
+    pub team: Team,
+    /// Its priority.
+    pub priority: Priority,
+    /// Its lane.
+    pub lane: LaneId,
+    /// Where it stands.
+    pub state: Phase,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// Since when it stands so.
+    pub since: Timestamp,
+    /// The present or last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
+    /// Who runs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// The GPUs it got.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuUuid>,
+    /// How its last attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Its exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    /// Its output's size.
+    #[serde(default)]
+    pub output: OutputSize,
+}
+
+impl Summary {
+    /// The form that this program writes, and the newest that it reads.
+    pub const VERSION: u32 = 1;
+
+    /// The summary of a job.
+    pub fn of(job: &Job) -> Self {
+        let mut summary = Self {
+            v: Self::VERSION,
+            id: job.id.clone(),
+            name: job.spec.display_name().to_owned(),
+            team: job.spec.team.clone(),
+            priority: job.spec.priority,
+            lane: job.lane.clone(),
+            state: job.phase(),
+            submitted_at: job.submitted_at,
+            since: job.submitted_at,
+            attempt: job.attempt,
+            node: None,
+            gpus: Vec::new(),
+            outcome: None,
+            exit_code: None,
+            output: OutputSize::default(),
+        };
+        match &job.state {
+            State::Queued { since, last, .. } => {
+                summary.since = *since;
+                summary.outcome = *last;
+            }
+            State::Held(claim) => {
+                summary.since = claim.started.as_ref().map_or(claim.at, |started| started.started_at);
+                summary.node = Some(claim.node.clone());
+                summary.gpus.clone_from(&claim.gpus);
+            }
+            State::Done { at, outcome, exit_code, output, .. } => {
+                summary.since = *at;
+                summary.outcome = *outcome;
+                summary.exit_code = *exit_code;
+                summary.output = *output;
+            }
+        }
+        summary
+    }
+}
+
+/// The index of a fleet.
+#[derive(Debug, Clone)]
+pub struct Index {
+    store: Store,
+}
+
+/// How many markers are fetched at once.
+const PARALLEL: usize = 32;
+
+impl Index {
+    /// The index in this store.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Puts the job on the shelf where its state belongs.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn add(&self, job: &Job) -> Result<(), StoreError> {
+        self.add_to(&Shelf::of(job), &Summary::of(job)).await
+    }
+
+    /// Puts a job on a shelf.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn add_to(&self, shelf: &Shelf, summary: &Summary) -> Result<(), StoreError> {
+        self.store.put(&shelf.key(&summary.id), record::write(summary)).await
+    }
+
+    /// Takes a job from a shelf; that it is not there is no error. Only after it was put on its
+    /// next one.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn remove(&self, shelf: &Shelf, job: &JobId) -> Result<(), StoreError> {
+        self.store.delete(&shelf.key(job)).await
+    }
+
+    async fn markers(&self, prefix: &str) -> Result<Vec<Marker>, StoreError> {
+        // A key that is no marker is somebody else's; it is passed over.
+        Ok(self.store.list(prefix).await?.iter().filter_map(Shelf::read).collect())
+    }
+
+    /// All jobs that wait, parked or sent.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn waiting(&self) -> Result<Vec<Marker>, StoreError> {
+        let (parked, sent) = futures::join!(self.markers("index/parked"), self.markers("index/sent"));
+        Ok(parked?.into_iter().chain(sent?).collect())
+    }
+
+    /// All jobs that wait in one lane.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn waiting_in(&self, lane: &LaneId) -> Result<Vec<Marker>, StoreError> {
+        let (parked, sent) = (format!("index/parked/{lane}"), format!("index/sent/{lane}"));
+        let (parked, sent) = futures::join!(self.markers(&parked), self.markers(&sent));
+        Ok(parked?.into_iter().chain(sent?).collect())
+    }
+
+    /// All jobs that a node has.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn held_by(&self, node: &NodeId) -> Result<Vec<Marker>, StoreError> {
+        self.markers(&format!("index/held/{node}")).await
+    }
+
+    /// All jobs that any node has.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn held(&self) -> Result<Vec<Marker>, StoreError> {
+        self.markers("index/held").await
+    }
+
+    /// The days on which jobs finished, latest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn days(&self) -> Result<Vec<NaiveDate>, StoreError> {
+        let names = self.store.list_names("index/done").await?;
+        Ok(names.iter().rev().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// All jobs that finished on a day.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn done_on(&self, day: NaiveDate) -> Result<Vec<Marker>, StoreError> {
+        self.markers(&format!("index/done/{day}")).await
+    }
+
+    /// The summaries of markers; those whose marker has gone meanwhile are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`RecordError`] of one marker leaves that one out, with a warning.
+    pub async fn summaries(&self, markers: &[Marker]) -> Result<Vec<(Marker, Summary)>, StoreError> {
+        let bodies: Vec<_> = stream::iter(markers.iter().cloned())
+            .map(|marker| async move {
+                let body = self.store.get(&marker.shelf.key(&marker.job)).await;
+                (marker, body)
+            })
+            .buffered(PARALLEL)
+            .collect()
+            .await;
+        let mut summaries = Vec::with_capacity(bodies.len());
+        for (marker, body) in bodies {
+            let Some(body) = body? else { continue };
+            match record::read::<Summary>(&body, Summary::VERSION) {
+                Ok(summary) => summaries.push((marker, summary)),
+                Err(error @ (RecordError::Newer { .. } | RecordError::Damaged(_))) => {
+                    tracing::warn!(job = %marker.job, %error, "the job's marker cannot be read");
+                }
+            }
+        }
+        Ok(summaries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_read_back_from_its_key() {
+        let job: JobId = "j".parse().expect("valid");
+        let shelves = [
+            Shelf::Parked { lane: "l".parse().expect("valid"), team: Team::default() },
+            Shelf::Sent { lane: "l".parse().expect("valid"), team: Team::default() },
+            Shelf::Held { node: "n".parse().expect("valid") },
+            Shelf::Done { day: "2026-11-24".parse().expect("valid") },
+        ];
+        for shelf in shelves {
+            let key = shelf.key(&job);
+            assert_eq!(Shelf::read(&key), Some(Marker { shelf, job: job.clone() }));
+        }
+        assert_eq!(Shelf::read(&Key::new("index/held/n/../j")), None);
+    }
+}

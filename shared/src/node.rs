@@ -1,0 +1,168 @@
+//! A node's record: its heartbeat and what it has, rewritten each beat by its own agent only.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{Incarnation, JobId, LaneId, NodeId, Timestamp},
+    lane::{Misfit, Offer},
+    record::{self, RecordError},
+    store::{Key, Store, StoreError},
+    units::{Size, Span},
+};
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The version of this record's form.
+    pub v: u32,
+    /// The node.
+    pub node: NodeId,
+    /// This run of its agent.
+    pub incarnation: Incarnation,
+    /// Goes up with each beat; that it moves is the sign of life, whatever any clock says.
+    pub counter: u64,
+    /// When this was written, by the node's clock: for people.
+    pub at: Timestamp,
+    /// How far apart beats are.
+    pub beat: Span,
+    /// Whether it takes jobs.
+    pub mode: Mode,
+    /// Why it takes none although it would, such as a failing check.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// What it has, and what of it is free.
+    pub offer: Offer,
+    /// Whether its GPUs are made up.
+    #[serde(default)]
+    pub simulated: bool,
+    /// The NVIDIA driver's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// What jobs may use of its CPU and memory, and what of it is in use.
+    pub capacity: Capacity,
+    /// The jobs it has.
+    #[serde(default)]
+    pub jobs: Vec<JobId>,
+    /// Why it last refused each lane.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refusals: BTreeMap<LaneId, Refusal>,
+    /// The container engine and its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// This program's version.
+    pub haul: String,
+}
+
+/// Whether a node takes jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It does.
+    Ready,
+    /// It takes no new ones; running ones go on.
+    Draining,
+    /// Its agent has stopped in order.
+    Stopped,
+}
+
+impl Mode {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// CPU cores and memory of a host, as far as jobs may use them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Cores.
+    pub cpus: f64,
+    /// Of those, given to jobs.
+    pub cpus_used: f64,
+    /// Main memory.
+    pub memory: Size,
+    /// Of that, given to jobs.
+    pub memory_used: Size,
+    /// Jobs at once.
+    pub slots: u32,
+    /// Of those, in use.
+    pub slots_used: u32,
+}
+
+/// Why a node did not take a job of a lane.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// When it last looked.
+    pub at: Timestamp,
+    /// The job, where it was one job's matter rather than the lane's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+    /// Why.
+    pub why: Vec<Misfit>,
+}
+
+impl NodeRecord {
+    /// The form that this program writes, and the newest that it reads.
+    pub const VERSION: u32 = 1;
+
+    fn key(node: &NodeId) -> Key {
+        Key::new(format!("nodes/{node}.json"))
+    }
+
+    /// Writes the record.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn write(&self, store: &Store) -> Result<(), StoreError> {
+        store.put(&Self::key(&self.node), record::write(self)).await
+    }
+
+    /// A node's record, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`NodeError`]
+    pub async fn read(store: &Store, node: &NodeId) -> Result<Option<Self>, NodeError> {
+        let body = store.get(&Self::key(node)).await?;
+        body.map(|body| record::read(&body, Self::VERSION))
+            .transpose()
+            .map_err(|source| NodeError::Record { node: node.clone(), source })
+    }
+
+    /// The names of all nodes that ever wrote a record.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn names(store: &Store) -> Result<Vec<NodeId>, StoreError> {
+        let names = store.list_names("nodes").await?;
+        Ok(names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
+    }
+
+    /// Whether its last beat is so long ago, as of `now`, that people should be told. Not the
+    /// lease: that compares no clocks.
+    pub fn is_silent(&self, now: Timestamp, lease: Span) -> bool {
+        self.mode != Mode::Stopped && (now - self.at).to_std().is_ok_and(|age| age > lease.0)
+    }
+}
+
+/// A node record that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The store did not give it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is none.
+    #[error("the record of node {node} cannot be used")]
+    Record {
+        /// The node.
+        node: NodeId,
+        /// What is wrong with it.
+        #[source]
+        source: RecordError,
+    },
+}
