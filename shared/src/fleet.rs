@@ -95,7 +95,9 @@ pub enum FleetError {
     #[error("there is a fleet at {0} already")]
     Exists(Url),
     /// An embedded queue needs a file.
-    #[error("the store {0} is no directory, so say where the queue's file is: --queue sqlite:/path/to/queue.sqlite")]
+    #[error(
+        "the store {0} is no directory, so say where the queue's file is: --queue sqlite:/path/to/queue.sqlite"
+    )]
     NoQueuePath(Url),
 }
 
@@ -140,7 +142,9 @@ impl Fleet {
     pub async fn history(store: &Store) -> Result<Vec<(Seq, Settings)>, FleetError> {
         let mut history = Vec::new();
         for key in store.list("fleet").await? {
-            let Some(seq) = key.name().strip_suffix(".json").and_then(|seq| seq.parse().ok()) else { continue };
+            let Some(seq) = key.name().strip_suffix(".json").and_then(|seq| seq.parse().ok()) else {
+                continue;
+            };
             if let Some(body) = store.get(&key).await? {
                 history.push((Seq(seq), read(store, &key, &body)?));
             }
@@ -201,4 +205,3 @@ fn open_queue(
         }
     }
 }
-

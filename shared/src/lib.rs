@@ -1,6 +1,14 @@
-//! What haul's producers and agents share.
+//! What haul's producers and agents share: the protocol and its records.
+//!
+//! Read in this order: [`job`] (what people write), [`log`] (what happened, the truth), [`lane`]
+//! (who may take it), [`index`] (where to look), [`message`] and [`queue`] (the hint that work
+//! waits), [`store`] (the one primitive beneath), [`output`] (what containers print), [`node`]
+//! (what hosts say of themselves), [`fleet`] (all of it at one URL), [`client`] (what people do
+//! with it).
 
+pub mod client;
 pub mod clock;
+pub mod fleet;
 pub mod id;
 pub mod index;
 pub mod job;
@@ -9,6 +17,7 @@ pub mod log;
 pub mod message;
 pub mod node;
 pub mod output;
+pub mod queue;
 pub mod record;
 pub mod store;
 pub mod units;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Incarnation, JobId, LaneId, NodeId, Timestamp},
+    job::JobSpec,
     lane::{Misfit, Offer},
     record::{self, RecordError},
     store::{Key, Store, StoreError},
@@ -93,6 +94,59 @@ pub struct Capacity {
     pub slots: u32,
     /// Of those, in use.
     pub slots_used: u32,
+}
+
+/// What a job takes of a host's CPU and memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Cores.
+    pub cpus: f64,
+    /// Main memory.
+    pub memory: Size,
+}
+
+impl Share {
+    /// What a job takes, given its memory limit. One that says nothing of CPU counts as one core,
+    /// or as none if it uses GPUs: those are what limits it then.
+    pub fn of(spec: &JobSpec, memory: Option<Size>) -> Self {
+        let unsaid = if spec.resources.gpus == 0 { 1.0 } else { 0.0 };
+        Self { cpus: spec.resources.cpus.unwrap_or(unsaid), memory: memory.unwrap_or_default() }
+    }
+}
+
+impl Capacity {
+    /// What keeps a job with this memory limit from running beside those that run.
+    pub fn misfits(&self, spec: &JobSpec, memory: Option<Size>) -> Vec<Misfit> {
+        let share = Share::of(spec, memory);
+        let mut misfits = Vec::new();
+        let free = self.cpus - self.cpus_used;
+        // Sums of fractions are not exact; a thousandth of a core is nothing.
+        if share.cpus > free + 0.001 {
+            misfits.push(Misfit::Cpus { needs: share.cpus, free, has: self.cpus });
+        }
+        let free = Size(self.memory.bytes().saturating_sub(self.memory_used.bytes()));
+        if share.memory > free {
+            misfits.push(Misfit::Memory { needs: share.memory, free, has: self.memory });
+        }
+        if self.slots_used >= self.slots {
+            misfits.push(Misfit::Slots { limit: self.slots });
+        }
+        misfits
+    }
+
+    /// Notes that a job has taken its share.
+    pub fn take(&mut self, share: Share) {
+        self.cpus_used += share.cpus;
+        self.memory_used.0 += share.memory.bytes();
+        self.slots_used += 1;
+    }
+
+    /// Notes that a job has given its share back.
+    pub fn give_back(&mut self, share: Share) {
+        self.cpus_used = (self.cpus_used - share.cpus).max(0.0);
+        self.memory_used.0 = self.memory_used.bytes().saturating_sub(share.memory.bytes());
+        self.slots_used = self.slots_used.saturating_sub(1);
+    }
 }
 
 /// Why a node did not take a job of a lane.

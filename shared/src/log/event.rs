@@ -160,8 +160,6 @@ pub struct Ended {
 pub struct OutputSize {
     /// Number of chunks.
     pub chunks: u64,
-    /// Bytes that the container wrote.
-    pub bytes: u64,
 }
 
 /// What becomes of a job after an attempt.

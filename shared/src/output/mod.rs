@@ -126,22 +126,14 @@ impl Chunks {
     /// [`OutputError`]
     pub async fn resume(&self) -> Result<(u64, Cursor), OutputError> {
         let count = self.count().await?;
-        let mut cursor = Cursor::default();
-        // Records of one instant may span chunks: back to the first chunk that has another one.
-        let mut tail: Vec<Vec<Record>> = Vec::new();
+        let mut tail = Vec::new();
         for chunk in (0..count).rev() {
-            let records = self.read(chunk).await?.unwrap_or_default();
-            let last = tail.last().and_then(|later| later.last()).or(records.last()).map(|record| record.at);
-            let spans = records.first().is_some_and(|first| Some(first.at) == last) || records.is_empty();
-            tail.push(records);
-            if !spans {
-                break;
+            tail.push(self.read(chunk).await?.unwrap_or_default());
+            if let Some(cursor) = Cursor::after(&tail) {
+                return Ok((count, cursor));
             }
         }
-        for record in tail.iter().rev().flatten() {
-            cursor.pass(record.at);
-        }
-        Ok((count, cursor))
+        Ok((count, Cursor::of(&tail)))
     }
 }
 

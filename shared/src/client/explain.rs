@@ -1,0 +1,223 @@
+//! Why a job waits, and what the nodes and lanes of a fleet are doing: data that every surface
+//! renders in its own way. No scheduler knows the answer; it follows from what the nodes said of
+//! themselves.
+
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::{Client, ClientError, lanes};
+use crate::{
+    id::{LaneId, NodeId, Timestamp},
+    lane::{Fit, Lane, Misfit, Needs, fit},
+    log::{Job, Outcome, State},
+    node::{Mode, NodeRecord},
+    queue::Depth,
+};
+
+/// Why a job waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Since when.
+    pub since: Timestamp,
+    /// It pauses until then before it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// How its last attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Outcome>,
+    /// What it comes down to.
+    pub verdict: Verdict,
+    /// What each node has to say, by name.
+    pub nodes: Vec<NodeFit>,
+}
+
+/// What a job's waiting comes down to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It pauses after a failed attempt.
+    Paused,
+    /// A host has room for it and will take it.
+    Soon,
+    /// Hosts that would do are busy.
+    Busy,
+    /// No host of the fleet can run it, as they are.
+    NoHost,
+    /// The fleet has no hosts that are alive.
+    NoNodes,
+}
+
+/// What a node says to a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeFit {
+    /// The node.
+    pub node: NodeId,
+    /// It could take the job now.
+    pub now: bool,
+    /// It could once its running work has ended.
+    pub when_empty: bool,
+    /// What stands against it.
+    pub why: Vec<Misfit>,
+}
+
+/// A node, as listings show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// What it says of itself.
+    #[serde(flatten)]
+    pub record: NodeRecord,
+    /// It has not been heard from for longer than the lease, by this host's clock.
+    pub silent: bool,
+}
+
+/// A lane, as listings show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaneReport {
+    /// The lane.
+    #[serde(flatten)]
+    pub lane: Lane,
+    /// Messages in its queue.
+    pub depth: Depth,
+    /// Jobs that wait, by the index.
+    pub jobs: usize,
+    /// Nodes that could take one now.
+    pub now: Vec<NodeId>,
+    /// Nodes that could once their work has ended.
+    pub when_empty: Vec<NodeId>,
+    /// Why none can, by node.
+    pub never: Vec<NodeFit>,
+}
+
+/// How many records are fetched at once.
+const PARALLEL: usize = 32;
+
+impl Client {
+    /// All nodes, by name, those that have stopped included.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn nodes(&self) -> Result<Vec<NodeReport>, ClientError> {
+        let names = NodeRecord::names(&self.fleet.store).await?;
+        let records: Vec<_> = stream::iter(names)
+            .map(|name| async move { NodeRecord::read(&self.fleet.store, &name).await })
+            .buffered(PARALLEL)
+            .collect()
+            .await;
+        let (now, lease) = (self.now(), self.fleet.settings.lease);
+        let mut nodes = Vec::new();
+        for record in records {
+            if let Some(record) = record? {
+                nodes.push(NodeReport { silent: record.is_silent(now, lease), record });
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// Why this job waits.
+    pub(super) async fn explain(&self, job: &Job) -> Result<Waiting, ClientError> {
+        let State::Queued { since, not_before, avoid, last } = &job.state else {
+            return Err(ClientError::NotFound(job.id.to_string()));
+        };
+        let needs = Needs::of(&job.spec);
+        let nodes = self.nodes().await?;
+        let mut fits: Vec<NodeFit> = alive(&nodes).map(|node| node_fit(node, &needs, Some(job))).collect();
+        let others = fits.iter().any(|fit| Some(&fit.node) != avoid.as_ref() && (fit.now || fit.when_empty));
+        for fit in fits.iter_mut().filter(|fit| others && Some(&fit.node) == avoid.as_ref()) {
+            fit.why.push(Misfit::Avoided);
+            (fit.when_empty, fit.now) = (fit.now || fit.when_empty, false);
+        }
+        let not_before = not_before.filter(|time| *time > self.now());
+        let verdict = if fits.is_empty() {
+            Verdict::NoNodes
+        } else if fits.iter().all(|fit| !fit.now && !fit.when_empty) {
+            Verdict::NoHost
+        } else if not_before.is_some() {
+            Verdict::Paused
+        } else if fits.iter().any(|fit| fit.now) {
+            Verdict::Soon
+        } else {
+            Verdict::Busy
+        };
+        Ok(Waiting { since: *since, not_before, last: *last, verdict, nodes: fits })
+    }
+
+    /// What each node would say to a job that is not submitted yet.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn fits(&self, spec: &crate::job::JobSpec) -> Result<Vec<NodeFit>, ClientError> {
+        let needs = Needs::of(spec);
+        let nodes = self.nodes().await?;
+        Ok(alive(&nodes).map(|node| capacity_too(node_fit(node, &needs, None), node, spec)).collect())
+    }
+
+    /// All lanes, by id.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn lanes(&self) -> Result<Vec<LaneReport>, ClientError> {
+        let nodes = self.nodes().await?;
+        let lanes = lanes(&self.fleet.store, &[]).await?;
+        let reports: Vec<_> =
+            stream::iter(lanes).map(|lane| self.lane_report(lane, &nodes)).buffered(PARALLEL).collect().await;
+        reports.into_iter().collect()
+    }
+
+    async fn lane_report(&self, lane: Lane, nodes: &[NodeReport]) -> Result<LaneReport, ClientError> {
+        let (depth, jobs) = futures::join!(self.depth(&lane.id), self.index.waiting_in(&lane.id));
+        let fits: Vec<NodeFit> = alive(nodes).map(|node| node_fit(node, &lane.needs, None)).collect();
+        let names = |which: fn(&NodeFit) -> bool| {
+            fits.iter().filter(|fit| which(fit)).map(|fit| fit.node.clone()).collect::<Vec<_>>()
+        };
+        let (now, when_empty) = (names(|fit| fit.now), names(|fit| fit.when_empty && !fit.now));
+        let never = fits.into_iter().filter(|fit| !fit.now && !fit.when_empty).collect();
+        Ok(LaneReport { depth: depth?, jobs: jobs?.len(), now, when_empty, never, lane })
+    }
+
+    async fn depth(&self, lane: &LaneId) -> Result<Depth, ClientError> {
+        match self.fleet.queue.depth(lane).await {
+            Ok(depth) => Ok(depth),
+            Err(crate::queue::QueueError::NoSuchQueue { .. }) => Ok(Depth::default()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// Nodes that may be reckoned with.
+fn alive(nodes: &[NodeReport]) -> impl Iterator<Item = &NodeRecord> {
+    nodes.iter().filter(|node| !node.silent && node.record.mode != Mode::Stopped).map(|node| &node.record)
+}
+
+fn node_fit(record: &NodeRecord, needs: &Needs, job: Option<&Job>) -> NodeFit {
+    let (now, when_empty, mut why) = match fit(needs, &record.offer) {
+        Fit::Now => (true, true, Vec::new()),
+        Fit::WhenEmpty(why) => (false, true, why),
+        Fit::Never(why) => (false, false, why),
+    };
+    let closed = match record.mode {
+        Mode::Draining => Some("it is draining".to_owned()),
+        Mode::Stopped => Some("its agent has stopped".to_owned()),
+        Mode::Ready => (!record.problems.is_empty()).then(|| record.problems.join("; ")),
+    };
+    why.extend(closed.clone().map(|why| Misfit::Closed { why }));
+    let fit = NodeFit { node: record.node.clone(), now: now && closed.is_none(), when_empty, why };
+    let Some(job) = job else { return fit };
+    let fit = capacity_too(fit, record, &job.spec);
+    let refusal = record.refusals.get(&job.lane).filter(|refusal| refusal.job.as_ref() == Some(&job.id));
+    refusal.map_or(fit.clone(), |refusal| with_misfits(fit, refusal.why.iter().cloned()))
+}
+
+fn capacity_too(fit: NodeFit, record: &NodeRecord, spec: &crate::job::JobSpec) -> NodeFit {
+    with_misfits(fit, record.capacity.misfits(spec, spec.resources.memory))
+}
+
+fn with_misfits(mut fit: NodeFit, misfits: impl IntoIterator<Item = Misfit>) -> NodeFit {
+    for misfit in misfits {
+        fit.now = false;
+        fit.when_empty &= misfit.passes_when_empty();
+        if !fit.why.contains(&misfit) {
+            fit.why.push(misfit);
+        }
+    }
+    fit
+}

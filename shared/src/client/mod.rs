@@ -1,0 +1,281 @@
+//! What people and programs do with a fleet: submit, list, ask, follow, cancel, retry.
+//!
+//! A client talks to the store and the queue alone; no agent need be reachable, or even be up.
+//! Each request reads the job's log before it acts on it, so that an answer is true as of the
+//! store, not of any index.
+
+mod explain;
+mod list;
+mod logs;
+mod resolve;
+mod submit;
+
+use std::{sync::Arc, time::Duration};
+
+pub use explain::{LaneReport, NodeFit, NodeReport, Verdict, Waiting};
+pub use list::Filter;
+pub use logs::LogItem;
+pub use submit::Submission;
+
+use crate::{
+    clock::{Chance, Clock},
+    fleet::{Fleet, FleetError},
+    id::{JobId, LaneId, Timestamp},
+    index::{Index, Shelf},
+    lane::{Lane, LaneError},
+    log::{Author, CancelRequested, Entry, Event, Job, Log, LogError, State},
+    message::Message,
+    node::NodeError,
+    output::OutputError,
+    queue::{Outgoing, QueueError},
+    store::{Key, StoreError},
+};
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The fleet cannot be opened.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The queue did not do it.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The job's log cannot be read or written.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A node's record cannot be used.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// A lane's record cannot be used.
+    #[error(transparent)]
+    Lane(#[from] LaneError),
+    /// The job's output cannot be read.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// No job is called so.
+    #[error("there is no job {0:?} in this fleet; haul ps --all lists them")]
+    NotFound(String),
+    /// Several jobs are meant.
+    #[error("{text:?} could be any of {} jobs: {}", found.len(), shown(found))]
+    Ambiguous {
+        /// What was asked for.
+        text: String,
+        /// Whom it fits.
+        found: Vec<JobId>,
+    },
+    /// The id is taken by a different job.
+    #[error("the id {0} is taken by a different job; choose another, or leave it to haul")]
+    IdInUse(JobId),
+    /// Only a finished job can be retried.
+    #[error("job {id} is {state}; only a finished job can be retried")]
+    NotFinished {
+        /// The job.
+        id: JobId,
+        /// Where it stands.
+        state: &'static str,
+    },
+}
+
+fn shown(ids: &[JobId]) -> String {
+    let mut text = ids.iter().take(5).map(JobId::as_str).collect::<Vec<_>>().join(", ");
+    if ids.len() > 5 {
+        text.push_str(", …");
+    }
+    text
+}
+
+/// What became of a cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// It waited, and is cancelled.
+    Done,
+    /// It runs; its node has been asked to stop it.
+    Requested,
+    /// It was finished before.
+    WasFinished,
+}
+
+/// A job with its whole history.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// The job as it stands.
+    pub job: Job,
+    /// All that happened.
+    pub history: Vec<Entry>,
+    /// Why it waits, while it does.
+    pub waiting: Option<Waiting>,
+}
+
+/// Access to a fleet.
+#[derive(Clone)]
+pub struct Client {
+    fleet: Fleet,
+    log: Log,
+    index: Index,
+    clock: Arc<dyn Clock>,
+    chance: Chance,
+}
+
+impl Client {
+    /// Requests to this fleet, in this name.
+    pub fn new(fleet: Fleet, author: Author, clock: Arc<dyn Clock>, chance: Chance) -> Self {
+        let log = Log::new(fleet.store.clone(), clock.clone(), chance.clone(), author);
+        let index = Index::new(fleet.store.clone());
+        Self { fleet, log, index, clock, chance }
+    }
+
+    /// The fleet.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The jobs' logs.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// A fresh id, as [`Client::submit`] would draw one.
+    pub fn new_id(&self) -> JobId {
+        self.chance.job_id()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    async fn job(&self, id: &JobId) -> Result<Job, ClientError> {
+        self.log.read(id).await?.ok_or_else(|| ClientError::NotFound(id.to_string()))
+    }
+
+    /// A job with its history, and why it waits.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn status(&self, id: &JobId) -> Result<Status, ClientError> {
+        let history = self.log.entries(id).await?;
+        let job = Job::fold(id.clone(), &history).map_err(LogError::from)?;
+        let job = job.ok_or_else(|| ClientError::NotFound(id.to_string()))?;
+        let waiting = match &job.state {
+            State::Queued { .. } => Some(self.explain(&job).await?),
+            State::Held(_) | State::Done { .. } => None,
+        };
+        Ok(Status { job, history, waiting })
+    }
+
+    /// How often to look again at something that changes: one request each time.
+    fn pause(&self) -> Duration {
+        (self.fleet.settings.beat.0 / 10).clamp(Duration::from_millis(100), Duration::from_secs(2))
+    }
+
+    /// Waits until the job is finished; tells `seen` of it now and after each change.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn wait(&self, id: &JobId, mut seen: impl FnMut(&Job)) -> Result<Job, ClientError> {
+        let mut job = self.job(id).await?;
+        loop {
+            seen(&job);
+            if job.phase().is_final() {
+                return Ok(job);
+            }
+            while self.log.refresh(&mut job).await?.is_empty() {
+                tokio::time::sleep(self.pause()).await;
+            }
+        }
+    }
+
+    /// Cancels a job: at once if it waits, through its node if it runs.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn cancel(&self, id: &JobId, reason: Option<String>) -> Result<Cancel, ClientError> {
+        let mut job = self.job(id).await?;
+        let before = Shelf::of(&job);
+        let request = CancelRequested { reason };
+        self.log
+            .append(&mut job, |job| match &job.state {
+                State::Queued { .. } => Some(Event::Cancelled),
+                State::Held(_) if job.cancel_requested.is_none() => {
+                    Some(Event::CancelRequested(request.clone()))
+                }
+                State::Held(_) | State::Done { .. } => None,
+            })
+            .await?;
+        match &job.state {
+            State::Held(_) => Ok(Cancel::Requested),
+            State::Done { phase: crate::log::Phase::Cancelled, outcome: None, .. } => {
+                self.index.add(&job).await?;
+                for shelf in [before, Shelf::Parked { lane: job.lane.clone(), team: job.spec.team.clone() }] {
+                    self.index.remove(&shelf, id).await?;
+                }
+                Ok(Cancel::Done)
+            }
+            State::Queued { .. } | State::Done { .. } => Ok(Cancel::WasFinished),
+        }
+    }
+
+    /// Runs a finished job again, under the same id.
+    ///
+    /// # Errors
+    /// [`ClientError::NotFinished`] for one that is not; [`ClientError`]
+    pub async fn retry(&self, id: &JobId) -> Result<Job, ClientError> {
+        let mut job = self.job(id).await?;
+        let before = Shelf::of(&job);
+        if !job.phase().is_final() {
+            return Err(ClientError::NotFinished { id: id.clone(), state: job.phase().as_str() });
+        }
+        let mut queued = job.clone();
+        queued.state = State::Queued { since: self.now(), not_before: None, avoid: None, last: None };
+        self.index.add(&queued).await?;
+        let ours = self.log.append(&mut job, |job| job.phase().is_final().then_some(Event::Retried)).await?;
+        if ours.is_some() {
+            self.send(&job).await?;
+            self.index.remove(&before, id).await?;
+        }
+        Ok(job)
+    }
+
+    /// Sends the message of a job that waits.
+    async fn send(&self, job: &Job) -> Result<(), ClientError> {
+        let Some(message) = Message::of(job) else { return Ok(()) };
+        let outgoing = Outgoing { team: job.spec.team.clone(), body: message.to_body() };
+        self.fleet.queue.ensure(&job.lane).await?;
+        self.fleet.queue.send(&job.lane, &outgoing, Duration::ZERO).await?;
+        Ok(())
+    }
+
+    /// A lane's record, or `None` where no job ever had those needs.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn lane(&self, id: &LaneId) -> Result<Option<Lane>, ClientError> {
+        let body = self.fleet.store.get(&lane_key(id)).await?;
+        Ok(body.map(|body| Lane::read(id.as_str(), &body)).transpose()?)
+    }
+}
+
+fn lane_key(id: &LaneId) -> Key {
+    Key::new(format!("lanes/{id}.json"))
+}
+
+/// All lanes of a fleet whose record this program can read; the others are left out with a
+/// warning, since a newer haul may have made them.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn lanes(store: &crate::store::Store, known: &[LaneId]) -> Result<Vec<Lane>, StoreError> {
+    let names = store.list_names("lanes").await?;
+    let ids = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse::<LaneId>().ok());
+    let mut lanes = Vec::new();
+    for id in ids.filter(|id| !known.contains(id)) {
+        let Some(body) = store.get(&lane_key(&id)).await? else { continue };
+        match Lane::read(id.as_str(), &body) {
+            Ok(lane) => lanes.push(lane),
+            Err(error) => tracing::warn!(%error, "the lane is passed over"),
+        }
+    }
+    Ok(lanes)
+}

@@ -1,0 +1,401 @@
+//! The embedded queue: one SQLite file, for all processes of a host.
+//!
+//! SQLite's write-ahead log lets several processes read while one writes; each change is one
+//! short immediate transaction. `synchronous = NORMAL`: a killed process loses nothing, a power
+//! cut may lose the last messages, and the queue is but a hint.
+//!
+//! A receiver that waits does not poll. It sleeps until the write-ahead log's file changes
+//! (`inotify(7)`), whichever process wrote it, or until the next hidden message becomes visible. It
+//! looks before it writes, so that two waiting receivers do not wake each other for ever.
+//!
+//! Times are the wall clock's, since they are compared between processes; a clock that is set
+//! back hides messages for as long.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use inotify::{Inotify, WatchMask};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use tokio::sync::watch;
+
+use super::{Depth, MAX_MESSAGE, Outgoing, Queue, QueueError, Receipt, Received};
+use crate::{
+    clock::Clock,
+    id::{LaneId, Timestamp},
+};
+
+/// The schema that this program writes, as SQLite's `user_version`.
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS lanes (name TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS messages (
+        id INTEGER PRIMARY KEY,
+        lane TEXT NOT NULL,
+        team TEXT NOT NULL,
+        body TEXT NOT NULL,
+        sent_at INTEGER NOT NULL,     -- milliseconds since 1970
+        visible_at INTEGER NOT NULL,  -- milliseconds since 1970
+        receives INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX IF NOT EXISTS messages_by_visibility ON messages (lane, visible_at);
+    PRAGMA user_version = 1;
+";
+
+/// A queue in an SQLite file.
+pub struct SqliteQueue {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Locked on blocking threads only.
+    connection: Mutex<Connection>,
+    name: String,
+    clock: Arc<dyn Clock>,
+    changes: watch::Sender<()>,
+}
+
+impl SqliteQueue {
+    /// Opens the file, which is made if it is not there, as are the directories above it.
+    ///
+    /// # Errors
+    /// [`QueueError::Unusable`] for a file that is no queue of this version or cannot be written.
+    pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, QueueError> {
+        let name = path.display().to_string();
+        let unusable = |detail: String| QueueError::Unusable { queue: name.clone(), detail };
+        let dir = path.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
+        std::fs::create_dir_all(&dir).map_err(|e| unusable(e.to_string()))?;
+        let connection = Connection::open(path).map_err(|e| unusable(e.to_string()))?;
+        let queue = Self::with(connection, name.clone(), clock).map_err(|e| unusable(e.to_string()))?;
+        let wal = path.file_name().map(|file| format!("{}-wal", file.to_string_lossy())).unwrap_or_default();
+        watch(&dir, wal, Arc::downgrade(&queue.inner))
+            .map_err(|e| unusable(format!("it cannot be watched: {e}")))?;
+        Ok(queue)
+    }
+
+    /// A queue that only this process sees, and that is gone with it.
+    ///
+    /// # Errors
+    /// [`QueueError::Unusable`] if there is no memory for it.
+    pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self, QueueError> {
+        let opened = Connection::open_in_memory().map_err(Opening::from);
+        let queue = opened.and_then(|connection| Self::with(connection, ":memory:".into(), clock));
+        queue.map_err(|e| QueueError::Unusable { queue: ":memory:".into(), detail: e.to_string() })
+    }
+
+    fn with(mut connection: Connection, name: String, clock: Arc<dyn Clock>) -> Result<Self, Opening> {
+        connection.busy_timeout(Duration::from_secs(10))?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "normal")?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version > SCHEMA_VERSION {
+            return Err(Opening::Newer(version));
+        }
+        if version < SCHEMA_VERSION {
+            transaction.execute_batch(SCHEMA)?;
+        }
+        transaction.commit()?;
+        let (connection, changes) = (Mutex::new(connection), watch::Sender::new(()));
+        Ok(Self { inner: Arc::new(Inner { connection, name, clock, changes }) })
+    }
+
+    /// Runs it on a thread where blocking does no harm.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection, i64) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let inner = self.inner.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let mut connection = inner.connection.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut connection, inner.clock.now().timestamp_millis())
+        });
+        match done.await {
+            Ok(done) => done.map_err(|e| self.failed(e)),
+            Err(stopped) => {
+                Err(QueueError::Unavailable { queue: self.inner.name.clone(), source: stopped.into() })
+            }
+        }
+    }
+
+    fn failed(&self, error: rusqlite::Error) -> QueueError {
+        let queue = self.inner.name.clone();
+        let lasting = matches!(
+            error.sqlite_error_code(),
+            Some(
+                ErrorCode::ReadOnly
+                    | ErrorCode::NotADatabase
+                    | ErrorCode::DatabaseCorrupt
+                    | ErrorCode::PermissionDenied
+                    | ErrorCode::DiskFull
+            )
+        );
+        if lasting {
+            QueueError::Unusable { queue, detail: error.to_string() }
+        } else {
+            QueueError::Unavailable { queue, source: error.into() }
+        }
+    }
+
+    /// Takes what is visible, or says when the next message will be.
+    async fn take(&self, lane: &LaneId, max: usize, visibility: Duration) -> Result<Taken, QueueError> {
+        let name = lane.to_string();
+        let taken = self.run(move |connection, now| take(connection, &name, max, visibility, now)).await?;
+        taken.ok_or_else(|| QueueError::NoSuchQueue { lane: lane.clone() })
+    }
+}
+
+/// Why the file is no queue.
+#[derive(Debug, thiserror::Error)]
+enum Opening {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error(
+        "it was written by a newer haul (version {0}, this one reads {SCHEMA_VERSION}); upgrade this host"
+    )]
+    Newer(i64),
+}
+
+/// What a look into the queue gave.
+enum Taken {
+    Messages(Vec<Received>),
+    /// Nothing; the next hidden message is seen at this time, in milliseconds since 1970.
+    Nothing {
+        next: Option<i64>,
+    },
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}
+
+/// `None` where the lane has no queue.
+fn take(
+    connection: &mut Connection,
+    lane: &str,
+    max: usize,
+    visibility: Duration,
+    now: i64,
+) -> rusqlite::Result<Option<Taken>> {
+    let next: Option<i64> = connection
+        .prepare_cached("SELECT min(visible_at) FROM messages WHERE lane = ?1")?
+        .query_row([lane], |row| row.get(0))?;
+    if next.is_none_or(|next| next > now) {
+        let known = next.is_some() || is_known(connection, lane)?;
+        return Ok(known.then_some(Taken::Nothing { next }));
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut messages = Vec::new();
+    {
+        let mut select = transaction.prepare_cached(
+            "SELECT id, body, sent_at, receives FROM messages
+             WHERE lane = ?1 AND visible_at <= ?2 ORDER BY visible_at, id LIMIT ?3",
+        )?;
+        let mut hide =
+            transaction.prepare_cached("UPDATE messages SET visible_at = ?2, receives = ?3 WHERE id = ?1")?;
+        let rows = select.query_map(params![lane, now, i64::try_from(max).unwrap_or(1)], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i64>(2)?, row.get::<_, u32>(3)?))
+        })?;
+        for row in rows {
+            let (id, body, sent_at, before) = row?;
+            let receives = before + 1;
+            hide.execute(params![id, now + millis(visibility), receives])?;
+            let sent_at = Timestamp::from_timestamp_millis(sent_at).unwrap_or_default();
+            messages.push(Received { body, receipt: Receipt(format!("{id}.{receives}")), receives, sent_at });
+        }
+    }
+    transaction.commit()?;
+    // Another process may have been faster.
+    Ok(Some(if messages.is_empty() { Taken::Nothing { next: Some(now) } } else { Taken::Messages(messages) }))
+}
+
+fn is_known(connection: &Connection, lane: &str) -> rusqlite::Result<bool> {
+    let found = connection
+        .prepare_cached("SELECT 1 FROM lanes WHERE name = ?1")?
+        .query_row([lane], |_| Ok(()))
+        .optional()?;
+    Ok(found.is_some())
+}
+
+/// The message and the count of its receives that a receipt is of.
+fn parts(receipt: &Receipt) -> Option<(i64, i64)> {
+    let (id, receives) = receipt.0.split_once('.')?;
+    Some((id.parse().ok()?, receives.parse().ok()?))
+}
+
+/// Tells the queue of each write to its log, for as long as it lives.
+fn watch(dir: &Path, wal: String, queue: Weak<Inner>) -> std::io::Result<()> {
+    let mut inotify = Inotify::init()?;
+    // The log itself may not be there yet, and comes and goes.
+    inotify.watches().add(dir, WatchMask::MODIFY | WatchMask::CREATE | WatchMask::DELETE_SELF)?;
+    let look = move || {
+        let mut buffer = [0; 4096];
+        while let Ok(events) = inotify.read_events_blocking(&mut buffer) {
+            let Some(queue) = queue.upgrade() else { return };
+            let mut gone = false;
+            let mut written = false;
+            for event in events {
+                gone |= event.mask.contains(inotify::EventMask::IGNORED);
+                written |= event.name.is_some_and(|name| name == wal.as_str());
+            }
+            if written || gone {
+                queue.changes.send_replace(());
+            }
+            if gone {
+                return;
+            }
+        }
+    };
+    // Blocked in the kernel but for writes; a thread of its own costs its stack, 64 KiB.
+    std::thread::Builder::new().name("queue-watch".into()).stack_size(64 << 10).spawn(look)?;
+    Ok(())
+}
+
+#[async_trait]
+impl Queue for SqliteQueue {
+    async fn ensure(&self, lane: &LaneId) -> Result<(), QueueError> {
+        let lane = lane.to_string();
+        self.run(move |connection, _| {
+            if !is_known(connection, &lane)? {
+                connection.execute("INSERT OR IGNORE INTO lanes (name) VALUES (?1)", [&lane])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn send(&self, lane: &LaneId, message: &Outgoing, delay: Duration) -> Result<(), QueueError> {
+        if message.body.len() > MAX_MESSAGE {
+            return Err(QueueError::TooLarge { size: message.body.len() });
+        }
+        let (name, team, body) = (lane.to_string(), message.team.to_string(), message.body.clone());
+        let sent = self
+            .run(move |connection, now| {
+                connection
+                    .prepare_cached(
+                        "INSERT INTO messages (lane, team, body, sent_at, visible_at)
+                         SELECT name, ?2, ?3, ?4, ?5 FROM lanes WHERE name = ?1",
+                    )?
+                    .execute(params![name, team, body, now, now + millis(delay)])
+            })
+            .await?;
+        if sent == 0 {
+            return Err(QueueError::NoSuchQueue { lane: lane.clone() });
+        }
+        self.inner.changes.send_replace(());
+        Ok(())
+    }
+
+    async fn receive(
+        &self,
+        lane: &LaneId,
+        max: usize,
+        wait: Duration,
+        visibility: Duration,
+    ) -> Result<Vec<Received>, QueueError> {
+        let deadline = self.inner.clock.elapsed() + wait.min(super::MAX_WAIT);
+        let max = max.clamp(1, super::MAX_BATCH);
+        let mut changes = self.inner.changes.subscribe();
+        loop {
+            // Before looking, so that a change meanwhile is not missed.
+            changes.mark_unchanged();
+            let next = match self.take(lane, max, visibility).await? {
+                Taken::Messages(messages) => return Ok(messages),
+                Taken::Nothing { next } => next,
+            };
+            let left = deadline.saturating_sub(self.inner.clock.elapsed());
+            if left.is_zero() {
+                return Ok(Vec::new());
+            }
+            let now = self.inner.clock.now().timestamp_millis();
+            let until_next =
+                next.map_or(left, |next| Duration::from_millis(u64::try_from(next - now).unwrap_or(0)));
+            tokio::select! {
+                _ = changes.changed() => {}
+                // A millisecond more, so that it is not looked for within the same one.
+                () = tokio::time::sleep(left.min(until_next + Duration::from_millis(1))) => {}
+            }
+        }
+    }
+
+    async fn delete(&self, _: &LaneId, receipt: &Receipt) -> Result<(), QueueError> {
+        let Some((id, receives)) = parts(receipt) else { return Ok(()) };
+        self.run(move |connection, _| {
+            connection
+                .prepare_cached("DELETE FROM messages WHERE id = ?1 AND receives = ?2")?
+                .execute([id, receives])
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn change_visibility(
+        &self,
+        _: &LaneId,
+        receipt: &Receipt,
+        visibility: Duration,
+    ) -> Result<(), QueueError> {
+        let Some((id, receives)) = parts(receipt) else { return Ok(()) };
+        self.run(move |connection, now| {
+            connection
+                .prepare_cached("UPDATE messages SET visible_at = ?3 WHERE id = ?1 AND receives = ?2")?
+                .execute([id, receives, now + millis(visibility)])
+        })
+        .await?;
+        self.inner.changes.send_replace(());
+        Ok(())
+    }
+
+    async fn depth(&self, lane: &LaneId) -> Result<Depth, QueueError> {
+        let name = lane.to_string();
+        let depth = self
+            .run(move |connection, now| {
+                if !is_known(connection, &name)? {
+                    return Ok(None);
+                }
+                let count = |row: &rusqlite::Row<'_>, column| {
+                    row.get::<_, Option<u32>>(column).map(|count| u64::from(count.unwrap_or_default()))
+                };
+                connection
+                    .prepare_cached(
+                        "SELECT sum(visible_at <= ?2), sum(visible_at > ?2 AND receives > 0),
+                                sum(visible_at > ?2 AND receives = 0)
+                         FROM messages WHERE lane = ?1",
+                    )?
+                    .query_row(params![name, now], |row| {
+                        Ok(Depth {
+                            waiting: count(row, 0)?,
+                            in_flight: count(row, 1)?,
+                            delayed: count(row, 2)?,
+                        })
+                    })
+                    .map(Some)
+            })
+            .await?;
+        depth.ok_or_else(|| QueueError::NoSuchQueue { lane: lane.clone() })
+    }
+
+    async fn purge(&self, lane: &LaneId) -> Result<(), QueueError> {
+        let lane = lane.to_string();
+        self.run(move |connection, _| connection.execute("DELETE FROM messages WHERE lane = ?1", [&lane]))
+            .await?;
+        Ok(())
+    }
+
+    async fn lanes(&self) -> Result<Vec<LaneId>, QueueError> {
+        self.run(|connection, _| {
+            let mut select = connection.prepare_cached("SELECT name FROM lanes ORDER BY name")?;
+            let names = select.query_map([], |row| row.get::<_, String>(0))?;
+            Ok(names.filter_map(|name| name.ok()?.parse().ok()).collect())
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+#[path = "sqlite_tests.rs"]
+mod tests;
