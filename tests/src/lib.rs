@@ -1,1 +1,45 @@
-//! The harness of the tests that cross a process.
+//! The harness of the tests that cross a process: real agents, real commands, a real engine.
+//!
+//! Each test has a [`World`] of its own: a fleet in a temporary directory, agents with state
+//! directories of their own, and, when it is dropped, nothing left of it on the engine. Nothing
+//! here sleeps for a fixed time; everything waits for a condition ([`eventually`]).
+
+pub mod agent;
+pub mod engine;
+pub mod world;
+
+use std::time::{Duration, Instant};
+
+pub use agent::Agent;
+pub use world::{Done, World};
+
+/// How long a condition may take before the test fails. Generous: two cores may run several
+/// tests at once.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Waits until `probe` gives something.
+///
+/// # Panics
+/// When it does not within [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let began = now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "it did not happen within {PATIENCE:?}: {what}");
+        pause(Duration::from_millis(50));
+    }
+}
+
+/// Between two looks at a condition.
+#[expect(clippy::disallowed_methods, reason = "the one pause, and only between looks at a condition")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// The time now, for deadlines.
+#[expect(clippy::disallowed_methods, reason = "tests run in real time")]
+pub fn now() -> Instant {
+    Instant::now()
+}

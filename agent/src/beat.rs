@@ -1,0 +1,53 @@
+//! The heartbeat: the node's record, rewritten each beat with a counter that moves.
+
+use std::sync::Arc;
+
+use shared::node::{Mode, NodeRecord};
+
+use crate::{health, node::Node, patience::Chain};
+
+/// Writes the record once.
+pub async fn write(node: &Node, counter: u64) -> Result<(), shared::store::StoreError> {
+    let inventory = node.ledger.inventory();
+    let record = NodeRecord {
+        v: NodeRecord::VERSION,
+        node: node.id.clone(),
+        incarnation: node.incarnation.clone(),
+        counter,
+        at: node.clock.now(),
+        beat: node.fleet.settings.beat,
+        mode: node.ledger.mode(),
+        problems: node.ledger.problems(),
+        offer: node.ledger.offer(),
+        simulated: inventory.simulated,
+        driver: inventory.driver.map(|driver| driver.version),
+        capacity: node.ledger.capacity(),
+        jobs: node.ledger.holdings().into_keys().collect(),
+        refusals: node.ledger.refusals(),
+        engine: health::engine_name(&node.engine).await,
+        haul: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    record.write(&node.fleet.store).await
+}
+
+/// Writes the record at every beat, and soon after a change, until it is dropped.
+pub async fn run(node: Arc<Node>) {
+    let mut every = tokio::time::interval(node.fleet.settings.beat.0);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut counter = 0;
+    loop {
+        every.tick().await;
+        counter += 1;
+        if let Err(error) = write(&node, counter).await {
+            tracing::warn!(error = %Chain(&error), "the node's record cannot be written");
+        }
+    }
+}
+
+/// The last record of a run that stops in order.
+pub async fn farewell(node: &Node) {
+    node.ledger.set_mode(Mode::Stopped);
+    if let Err(error) = write(node, u64::MAX).await {
+        tracing::warn!(error = %Chain(&error), "the node's last record cannot be written");
+    }
+}

@@ -1,0 +1,145 @@
+//! The claim loop: from a lane's queue to an attempt that runs here.
+//!
+//! Whenever something is free, the lanes that fit are swept with short polls, in order
+//! ([`order`]); when none has anything, each is parked on a long poll, and the first answer wakes
+//! the loop. A long poll in flight is never dropped: a queue service may hand its message to the
+//! dead connection and hide it. What such a poll brings when nothing is free any more is made
+//! visible again at once. A host with nothing free does not poll at all.
+
+mod order;
+mod take;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use shared::{
+    client,
+    id::LaneId,
+    lane::Lane,
+    queue::{QueueError, Received},
+};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Interval, MissedTickBehavior},
+};
+
+use crate::{node::Node, patience::Chain};
+
+/// How long a long poll waits: the most that SQS allows.
+const LONG_POLL: Duration = Duration::from_secs(20);
+
+/// How long a received message stays hidden. A claim takes milliseconds; what takes longer is
+/// seen again by another agent, and loses nothing.
+const VISIBILITY: Duration = Duration::from_secs(60);
+
+type Polled = (LaneId, Result<Vec<Received>, QueueError>);
+
+/// The loop's own state.
+struct Claims {
+    node: Arc<Node>,
+    lanes: BTreeMap<LaneId, Lane>,
+    polls: JoinSet<Polled>,
+    polling: BTreeMap<LaneId, ()>,
+    refresh: Interval,
+    changes: watch::Receiver<()>,
+}
+
+/// Claims jobs and runs them, until it is dropped.
+pub async fn run(node: Arc<Node>) {
+    let mut refresh = tokio::time::interval(node.fleet.settings.lane_refresh.0);
+    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let changes = node.ledger.changes();
+    let (lanes, polls, polling) = (BTreeMap::new(), JoinSet::new(), BTreeMap::new());
+    Claims { node, lanes, polls, polling, refresh, changes }.run().await;
+}
+
+impl Claims {
+    async fn run(&mut self) {
+        self.find_lanes().await;
+        loop {
+            self.changes.mark_unchanged();
+            while self.sweep().await {}
+            self.park();
+            self.wake().await;
+        }
+    }
+
+    /// Polls once, shortly, each lane that fits and that no long poll watches. True if anything
+    /// was received: then a lane before it in the order may have a job by now.
+    async fn sweep(&mut self) -> bool {
+        for (lane, room) in order::fitting(self.lanes.values(), &self.node.ledger) {
+            if self.polling.contains_key(&lane) {
+                continue;
+            }
+            let received = self.node.fleet.queue.receive(&lane, room, Duration::ZERO, VISIBILITY).await;
+            if self.received(&lane, received).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Starts a long poll on each lane that fits and has none.
+    fn park(&mut self) {
+        for (lane, _) in order::fitting(self.lanes.values(), &self.node.ledger) {
+            if self.polling.insert(lane.clone(), ()).is_some() {
+                continue;
+            }
+            let queue = self.node.fleet.queue.clone();
+            self.polls.spawn(async move {
+                let received = queue.receive(&lane, 1, LONG_POLL, VISIBILITY).await;
+                (lane, received)
+            });
+        }
+    }
+
+    /// Waits until there is something to do.
+    async fn wake(&mut self) {
+        tokio::select! {
+            Some(polled) = self.polls.join_next() => {
+                let Ok((lane, received)) = polled else { return };
+                self.polling.remove(&lane);
+                self.received(&lane, received).await;
+            }
+            changed = self.changes.changed() => {
+                // The ledger lives as long as the node, which this loop holds.
+                debug_assert!(changed.is_ok());
+            }
+            _ = self.refresh.tick() => self.find_lanes().await,
+        }
+    }
+
+    /// Takes what came, or makes it visible again. True if anything came.
+    async fn received(&mut self, lane: &LaneId, received: Result<Vec<Received>, QueueError>) -> bool {
+        match received {
+            Ok(messages) => {
+                let any = !messages.is_empty();
+                for message in messages {
+                    take::take(&self.node, lane, message).await;
+                }
+                any
+            }
+            // The lane's first message is yet to come.
+            Err(QueueError::NoSuchQueue { .. }) => {
+                if let Err(error) = self.node.fleet.queue.ensure(lane).await {
+                    tracing::warn!(error = %Chain(&error), %lane, "the lane's queue cannot be made");
+                }
+                false
+            }
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), %lane, "the lane's queue does not answer");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                false
+            }
+        }
+    }
+
+    /// Learns of lanes that are new.
+    async fn find_lanes(&mut self) {
+        let known: Vec<LaneId> = self.lanes.keys().cloned().collect();
+        match client::lanes(&self.node.fleet.store, &known).await {
+            Ok(new) => self.lanes.extend(new.into_iter().map(|lane| (lane.id.clone(), lane))),
+            Err(error) => tracing::warn!(error = %Chain(&error), "cannot look for new lanes"),
+        }
+    }
+}

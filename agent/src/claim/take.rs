@@ -1,0 +1,211 @@
+//! From a received message to a claimed job.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{
+    id::{JobId, LaneId},
+    index::Shelf,
+    lane::Misfit,
+    log::{Claimed, Event, Job, LogError, Put, State},
+    message::Message,
+    node::Refusal,
+    queue::Received,
+    record::RecordError,
+};
+use tracing::Instrument;
+
+use crate::{
+    execute::{self, Stage},
+    ledger::{Holding, Take},
+    node::Node,
+    patience::{Chain, insist},
+};
+
+/// How soon a job that does not fit beside those that run is offered again.
+const MISFIT_DELAY: Duration = Duration::from_secs(2);
+
+/// How long a host leaves a job to others after its last attempt failed here.
+const AVOID_FOR: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
+
+/// What is to be done with a message.
+enum Verdict {
+    /// The job is ours to claim.
+    Claim(Box<Job>, Holding),
+    /// Not now, or not here.
+    Later(Duration),
+    /// It says nothing that is true any more.
+    Stale,
+}
+
+/// Claims the message's job and runs it, or puts the message back, or deletes it.
+pub(super) async fn take(node: &Arc<Node>, lane: &LaneId, received: Received) {
+    let verdict = match judge(node, lane, &received).await {
+        Ok(verdict) => verdict,
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), %lane, "the message's job cannot be read; it is left for later");
+            Verdict::Later(MISFIT_DELAY)
+        }
+    };
+    match verdict {
+        Verdict::Claim(job, holding) => {
+            node.ledger.served(lane);
+            let span = tracing::info_span!("job", job = %job.id, attempt = %holding.attempt, node = %node.id);
+            let (owner, lane) = (node.clone(), lane.clone());
+            let task = async move { claim(owner, lane, *job, holding, received).await };
+            node.attempts.spawn("attempt", task.instrument(span));
+        }
+        Verdict::Later(delay) => {
+            if let Err(error) = node.fleet.queue.change_visibility(lane, &received.receipt, delay).await {
+                tracing::debug!(error = %Chain(&error), %lane, "the message comes back by itself, later");
+            }
+        }
+        Verdict::Stale => delete(node, lane, &received).await,
+    }
+}
+
+async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdict, LogError> {
+    let message = match Message::read(&received.body) {
+        Ok(message) => message,
+        Err(error @ RecordError::Damaged(_)) => {
+            tracing::warn!(%error, %lane, "deleted a message that is none of haul's");
+            return Ok(Verdict::Stale);
+        }
+        Err(error @ RecordError::Newer { .. }) => {
+            tracing::warn!(%error, %lane, "left a message to a newer agent");
+            return Ok(Verdict::Later(Duration::from_secs(30)));
+        }
+    };
+    let id = message.job.clone();
+    let job = match message.into_job(lane) {
+        Some(job) => job,
+        None => match node.log.read(&id).await? {
+            Some(job) => job,
+            None => return Ok(Verdict::Stale),
+        },
+    };
+    let State::Queued { not_before, avoid, .. } = &job.state else { return Ok(Verdict::Stale) };
+    let now = node.clock.now();
+    if let Some(early) = not_before.and_then(|time| (time - now).to_std().ok()).filter(|wait| !wait.is_zero())
+    {
+        return Ok(Verdict::Later(early));
+    }
+    let avoided = avoid.as_ref() == Some(&node.id) && now - received.sent_at < AVOID_FOR;
+    if avoided && another_fits(node, &job).await {
+        refuse(node, lane, &id, vec![Misfit::Avoided]);
+        return Ok(Verdict::Later(Duration::from_secs(5)));
+    }
+    if let Some(name) = node.secrets.missing(&job.spec.secrets) {
+        refuse(node, lane, &id, vec![Misfit::NoSecret { name: name.to_string() }]);
+        return Ok(Verdict::Later(Duration::from_secs(10)));
+    }
+    Ok(match node.ledger.take(&id, job.next_attempt(), &job.spec, job.memory()) {
+        Take::Given(holding) => Verdict::Claim(Box::new(job), holding),
+        Take::Already => Verdict::Stale,
+        // The next beat's look at it is soon enough; another agent may have it meanwhile.
+        Take::Refused(why) => {
+            let delay = if why.iter().all(|why| matches!(why, Misfit::Busy { .. } | Misfit::Slots { .. })) {
+                Duration::ZERO
+            } else {
+                MISFIT_DELAY
+            };
+            refuse(node, lane, &id, why);
+            Verdict::Later(delay)
+        }
+    })
+}
+
+fn refuse(node: &Node, lane: &LaneId, job: &JobId, why: Vec<Misfit>) {
+    node.ledger.refuse(lane, Refusal { at: node.clock.now(), job: Some(job.clone()), why });
+}
+
+/// Whether some other live node could run the job, now or once it has room.
+async fn another_fits(node: &Node, job: &Job) -> bool {
+    use shared::{
+        lane::{Fit, Needs, fit},
+        node::{Mode, NodeRecord},
+    };
+    let store = &node.fleet.store;
+    let Ok(names) = NodeRecord::names(store).await else { return false };
+    for name in names.iter().filter(|name| **name != node.id) {
+        let Ok(Some(record)) = NodeRecord::read(store, name).await else { continue };
+        let alive =
+            record.mode == Mode::Ready && !record.is_silent(node.clock.now(), node.fleet.settings.lease);
+        if alive && !matches!(fit(&Needs::of(&job.spec), &record.offer), Fit::Never(_)) {
+            return true;
+        }
+    }
+    false
+}
+
+async fn delete(node: &Node, lane: &LaneId, received: &Received) {
+    insist("the message's deletion", || node.fleet.queue.delete(lane, &received.receipt)).await;
+}
+
+/// Writes the claim and runs the job. The marker is created before the claim and the old one
+/// deleted after it, so that the job is on some shelf at every moment.
+async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, received: Received) {
+    let claimed = Event::Claimed(Claimed {
+        attempt: holding.attempt,
+        node: node.id.clone(),
+        incarnation: node.incarnation.clone(),
+        gpus: holding.gpus.clone(),
+    });
+    let before = Shelf::of(&job);
+    let mut held = job.clone();
+    let entry = shared::log::Entry {
+        v: shared::log::Entry::VERSION,
+        seq: job.next,
+        at: node.clock.now(),
+        author: node.log.author().clone(),
+        nonce: node.chance.nonce(),
+        event: claimed.clone(),
+    };
+    if let Err(error) = held.apply(&entry) {
+        tracing::warn!(%error, "deleted a message that contradicts itself");
+        node.ledger.give_back(&job.id);
+        return delete(&node, &lane, &received).await;
+    }
+    insist("the job's marker", || node.index.add(&held)).await;
+    match put(&node, &mut job, claimed).await {
+        true => {
+            let gpus = holding.gpus.len();
+            tracing::info!(%lane, gpus, "claimed");
+            let tidy = async {
+                delete(&node, &lane, &received).await;
+                insist("the job's old marker", || node.index.remove(&before, &job.id)).await;
+            };
+            futures::join!(tidy, execute::run(node.clone(), job.clone(), Stage::Claimed));
+        }
+        false => {
+            tracing::debug!(%lane, "the message was stale");
+            execute::settle::leave(&node, &job).await;
+            if Shelf::of(&job) != before {
+                insist("the job's old marker", || node.index.remove(&before, &job.id)).await;
+            }
+            delete(&node, &lane, &received).await;
+            node.ledger.give_back(&job.id);
+        }
+    }
+}
+
+/// Whether the claim won. When an answer was lost, the log tells; when it lost, `job` is brought
+/// up to what the log says.
+async fn put(node: &Node, job: &mut Job, claimed: Event) -> bool {
+    let mut patience = crate::patience::Patience::default();
+    loop {
+        match node.log.put(&job.id, job.next, claimed.clone()).await {
+            Ok(Put::Won(entry)) => return job.apply(&entry).is_ok(),
+            Ok(Put::Lost) => {
+                let read = insist("the job's log", || node.log.read(&job.id)).await;
+                let Some(read) = read else { return false };
+                *job = read;
+                // An earlier put of this very claim may have won without its answer.
+                let ours = |claim: &shared::log::Claim| {
+                    claim.node == node.id && claim.incarnation == node.incarnation && claim.started.is_none()
+                };
+                return job.held().is_some_and(ours);
+            }
+            Err(error) => patience.wait("the claim", &error).await,
+        }
+    }
+}

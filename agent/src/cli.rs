@@ -1,0 +1,402 @@
+//! The command line, as parsed. What the words mean is decided in [`crate::commands`].
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use shared::{
+    id::{Attempt, JobId, JobName, NodeId, Team},
+    job::Priority,
+    log::Phase,
+    units::{Size, Span},
+};
+use url::Url;
+
+use crate::config::{AgentFlags, HostFlags, parse_fleet};
+
+/// GPU container jobs on hosts in any cloud, with no server of its own.
+///
+/// Agents pull jobs from a queue, run them in containers on their free GPUs, and write what
+/// happened to an object store. Without --fleet, everything stays on this host: a directory of
+/// yours is the store, and Docker is all that is needed.
+#[derive(Debug, Parser)]
+#[command(name = "haul", version, propagate_version = true, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// The fleet: a directory, or a URL such as s3://bucket/prefix [default: a directory of yours]
+    #[arg(long, global = true, value_name = "URL", env = "HAUL_FLEET", value_parser = parse_fleet)]
+    pub fleet: Option<Url>,
+    /// Whether to use colours
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, env = "HAUL_COLOR")]
+    pub color: Color,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 the request failed, 2 usage, 3 not found. For run, wait and submit --wait: \
+the job's own code, 124 if it timed out, 125 if the platform failed it.";
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What haul can be told to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a job here and now, as a node would; stream its output and exit with its code
+    Run(Run),
+    /// Submit a job to the fleet and print its id
+    Submit(Submit),
+    /// List jobs
+    Ps(Ps),
+    /// Show a job's history, and why it waits
+    Status(Status),
+    /// Print a job's output
+    Logs(Logs),
+    /// Wait for jobs to finish, and exit with the code of the first that failed
+    Wait(Wait),
+    /// Cancel jobs: waiting ones at once, running ones with SIGTERM
+    Cancel(Cancel),
+    /// Run finished jobs again, under the same id
+    Retry(Ids),
+    /// Run the agent of this host, or ask it how it is
+    Agent(Agent),
+    /// Let this host's agent take no new jobs; running ones go on
+    Drain(Drain),
+    /// List the fleet's nodes
+    Nodes(Listing),
+    /// List the fleet's lanes: what waits, and which nodes fit
+    Lanes(Listing),
+    /// List this host's GPUs
+    Gpus(Gpus),
+    /// Check this host and the fleet, and say how to mend what is wrong
+    Doctor(Doctor),
+    /// Make a fleet
+    Init(Init),
+    /// Print the JSON Schema of a format
+    Schema(Schema),
+    /// Print a shell's completion script
+    Completions(Completions),
+    /// Write the manual pages
+    Man(Man),
+}
+
+/// A job: from a file, or an image and a command.
+#[derive(Debug, Args)]
+pub struct JobSource {
+    /// The job's file: TOML, YAML or JSON by its ending
+    #[arg(value_name = "JOB")]
+    pub file: Option<PathBuf>,
+    /// With a file, the command to run instead of the file's; without, the image and its command
+    #[arg(last = true, value_name = "IMAGE [COMMAND]…")]
+    pub words: Vec<String>,
+    /// Name it
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<JobName>,
+    /// Set an environment variable; may be given several times
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Ask for this many whole GPUs
+    #[arg(long, value_name = "N")]
+    pub gpus: Option<u32>,
+    /// Accept this GPU model; may be given several times
+    #[arg(long, value_name = "MODEL")]
+    pub gpu_model: Vec<String>,
+    /// Ask for at least this much memory on each GPU
+    #[arg(long, value_name = "SIZE")]
+    pub gpu_memory: Option<Size>,
+    /// Ask for this many CPU cores
+    #[arg(long, value_name = "CORES")]
+    pub cpus: Option<f64>,
+    /// Limit its main memory
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Size>,
+    /// Stop it after this long
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<Span>,
+    /// Try again this often after it failed by its own doing
+    #[arg(long, value_name = "N")]
+    pub retries: Option<u32>,
+    /// Whose job it is
+    #[arg(long, value_name = "TEAM")]
+    pub team: Option<Team>,
+    /// Which jobs go first: high, normal, low
+    #[arg(long, value_name = "PRIORITY", value_parser = parse_priority)]
+    pub priority: Option<Priority>,
+}
+
+fn parse_priority(text: &str) -> Result<Priority, String> {
+    match text {
+        "high" => Ok(Priority::High),
+        "normal" => Ok(Priority::Normal),
+        "low" => Ok(Priority::Low),
+        _ => Err("allowed are high, normal, low".into()),
+    }
+}
+
+fn parse_phase(text: &str) -> Result<Phase, String> {
+    serde_json::from_value(text.into()).map_err(|_| {
+        "allowed are parked, queued, reserved, starting, running, frozen, stopping, succeeded, failed, cancelled, rejected".into()
+    })
+}
+
+fn parse_attempt(text: &str) -> Result<Attempt, String> {
+    text.parse().ok().filter(|n| *n > 0).map(Attempt).ok_or_else(|| "an attempt is a number from 1".into())
+}
+
+/// `haul run`
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub job: JobSource,
+    #[command(flatten)]
+    pub host: HostFlags,
+}
+
+/// `haul submit`
+#[derive(Debug, Args)]
+pub struct Submit {
+    #[command(flatten)]
+    pub job: JobSource,
+    /// Give it this id; submitting the same job under it again changes nothing
+    #[arg(long, value_name = "ID")]
+    pub id: Option<JobId>,
+    /// Wait until it is finished, and exit with its code
+    #[arg(long)]
+    pub wait: bool,
+    /// Print its output as it comes, and exit with its code
+    #[arg(long)]
+    pub follow: bool,
+    /// Submit one job for each index, as in 0-9 or 0-9:3 or 1,5,7
+    #[arg(long, value_name = "RANGE", conflicts_with = "follow")]
+    pub array: Option<String>,
+    /// Check it, and show its lane and which nodes fit; submit nothing
+    #[arg(long, conflicts_with_all = ["wait", "follow"])]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `haul ps`
+#[derive(Debug, Args)]
+pub struct Ps {
+    /// Also those that finished before yesterday
+    #[arg(short, long)]
+    pub all: bool,
+    /// Only in this state; may be given several times
+    #[arg(long, value_name = "STATE", value_parser = parse_phase)]
+    pub state: Vec<Phase>,
+    /// Only of this name
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Only of this team
+    #[arg(long)]
+    pub team: Option<Team>,
+    /// Only on this node
+    #[arg(long)]
+    pub node: Option<NodeId>,
+    /// Only the newest
+    #[arg(short = 'n', long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Print only ids
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `haul status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The job: its id, the beginning of its id, or its name
+    #[arg(value_name = "ID")]
+    pub job: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `haul logs`
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The job: its id, the beginning of its id, or its name
+    #[arg(value_name = "ID")]
+    pub job: String,
+    /// Go on until it is finished
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only of this attempt [default: the last]
+    #[arg(long, value_name = "N", value_parser = parse_attempt)]
+    pub attempt: Option<Attempt>,
+    /// Print the time of each line
+    #[arg(short, long)]
+    pub timestamps: bool,
+}
+
+/// `haul wait`
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// The jobs: ids, beginnings of ids, or names
+    #[arg(value_name = "ID", required = true)]
+    pub jobs: Vec<String>,
+    /// Give up after this long, with exit code 1
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<Span>,
+}
+
+/// `haul cancel`
+#[derive(Debug, Args)]
+pub struct Cancel {
+    /// The jobs: ids, beginnings of ids, or names
+    #[arg(value_name = "ID", required = true)]
+    pub jobs: Vec<String>,
+    /// Why, for the job's history
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+/// Jobs.
+#[derive(Debug, Args)]
+pub struct Ids {
+    /// The jobs: ids, beginnings of ids, or names
+    #[arg(value_name = "ID", required = true)]
+    pub jobs: Vec<String>,
+}
+
+/// `haul agent`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Agent {
+    #[command(flatten)]
+    pub flags: AgentFlags,
+    /// Check the configuration, print its values and where each comes from, and stop
+    #[arg(long)]
+    pub check: bool,
+    /// Ask the running agent
+    #[command(subcommand)]
+    pub command: Option<AgentCommand>,
+}
+
+/// What a running agent can be asked.
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// Show how this host's agent is
+    Status(AgentStatus),
+}
+
+/// `haul agent status`
+#[derive(Debug, Args)]
+pub struct AgentStatus {
+    /// The agent's state directory
+    #[arg(long, value_name = "DIR", env = "HAUL_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `haul drain`
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// Take jobs again
+    #[arg(long)]
+    pub resume: bool,
+    /// Return only when no job runs any more
+    #[arg(long)]
+    pub wait: bool,
+    /// The agent's state directory
+    #[arg(long, value_name = "DIR", env = "HAUL_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// A listing.
+#[derive(Debug, Args)]
+pub struct Listing {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `haul gpus`
+#[derive(Debug, Args)]
+pub struct Gpus {
+    /// Pretend to have these GPUs, as in 2xP100:16GiB
+    #[arg(long, value_name = "SPEC", env = "HAUL_SIMULATE_GPUS")]
+    pub simulate_gpus: Option<crate::gpu::SimulatedSpec>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `haul doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub agent: AgentFlags,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `haul init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The fleet's store: a directory, or a URL such as s3://bucket/prefix
+    #[arg(value_name = "URL", value_parser = parse_fleet)]
+    pub url: Url,
+    /// The fleet's queue: sqlite, or sqlite:/path/to/file
+    #[arg(long, value_name = "QUEUE", default_value = "sqlite")]
+    pub queue: String,
+}
+
+/// `haul schema`
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// Which format
+    #[arg(value_enum)]
+    pub format: SchemaFormat,
+}
+
+/// The formats that have a schema.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SchemaFormat {
+    /// A job's file.
+    Job,
+}
+
+/// `haul completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `haul man`
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write one page for each command into this directory [default: print the first page]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,148 @@
+//! `haul doctor`: one line a check, with the fix.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use clap::ArgMatches;
+use serde::Serialize;
+use shared::{
+    client::Client,
+    clock::{Chance, SystemClock},
+    fleet::Fleet,
+    queue::Outgoing,
+    store,
+};
+
+use super::{Context, agent::source, author};
+use crate::{
+    cli::Doctor,
+    config::{self, AgentConfig},
+    daemon,
+    engine::{Docker, Engine},
+    gpu::Reader,
+    patience::Chain,
+    volume::Volumes,
+};
+
+/// What one check found.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: String,
+    ok: bool,
+    found: String,
+}
+
+/// Checks this host and the fleet.
+pub async fn run(context: &Context, args: Doctor, matches: &ArgMatches) -> Result<ExitCode> {
+    let (config, _) = config::resolve(context.fleet.clone(), args.agent, &|name| source(matches, name))?;
+    let mut checks = vec![engine(&config).await, gpus(&config).await];
+    checks.extend(volumes(&config).await);
+    checks.push(directory("state directory", &config.state_dir));
+    checks.push(directory("outputs", &config.outputs_dir));
+    checks.extend(fleet(&config).await);
+    if args.json {
+        context.out.json(&checks);
+    } else {
+        for Check { name, ok, found } in &checks {
+            context.out.line(format!("{:<4}  {name}: {found}", if *ok { "ok" } else { "FAIL" }));
+        }
+    }
+    Ok(if checks.iter().all(|check| check.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn check<T, E: std::fmt::Display>(name: &str, found: Result<T, E>, say: impl FnOnce(T) -> String) -> Check {
+    match found {
+        Ok(found) => Check { name: name.into(), ok: true, found: say(found) },
+        Err(error) => Check { name: name.into(), ok: false, found: error.to_string() },
+    }
+}
+
+fn chained<T, E: std::error::Error + Send + Sync>(result: Result<T, E>) -> Result<T, String> {
+    result.map_err(|error| Chain(&error).to_string())
+}
+
+async fn engine(config: &AgentConfig) -> Check {
+    let found = match Docker::connect(config.engine.as_deref()) {
+        Ok(engine) => engine.info().await,
+        Err(error) => Err(error),
+    };
+    check("container engine", found, |info| {
+        format!("{} {}, API {}, data in {}", info.name, info.version, info.api, info.root.display())
+    })
+}
+
+async fn gpus(config: &AgentConfig) -> Check {
+    let found = match daemon::gpus(config) {
+        Ok(gpus) => Reader::new(gpus).read(Duration::from_secs(10)).await.map_err(|error| error.to_string()),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    let found = found.and_then(|inventory| {
+        let faults: Vec<String> = inventory
+            .gpus
+            .iter()
+            .filter_map(|gpu| gpu.fault.as_ref().map(|fault| format!("{}: {fault}", gpu.uuid)))
+            .collect();
+        if faults.is_empty() { Ok(inventory) } else { Err(faults.join("; ")) }
+    });
+    check("GPUs", found, |inventory| match (inventory.gpus.len(), inventory.simulated) {
+        (0, _) => "none (no NVIDIA driver library); jobs that use only the CPU run here".into(),
+        (count, true) => format!("{count} simulated"),
+        (count, false) => format!("{count}"),
+    })
+}
+
+async fn volumes(config: &AgentConfig) -> Vec<Check> {
+    let found = Volumes::new(config.volumes.clone()).check().await;
+    let checks = found.into_iter().map(|(name, volume)| {
+        let access = volume.access;
+        check(&format!("volume {name}"), volume.problem.map_or(Ok(()), Err), |()| {
+            format!("{access:?}").to_lowercase()
+        })
+    });
+    checks.collect()
+}
+
+fn directory(name: &str, dir: &std::path::Path) -> Check {
+    let probe = dir.join(".haul-doctor");
+    let found = std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::write(&probe, ""))
+        .and_then(|()| std::fs::remove_file(&probe));
+    let found = found.map_err(|error| format!("{} cannot be written: {error}", dir.display()));
+    check(name, found, |()| dir.display().to_string())
+}
+
+async fn fleet(config: &AgentConfig) -> Vec<Check> {
+    let clock = Arc::new(SystemClock);
+    let fleet = match Fleet::open(&config.fleet, clock.clone()).await {
+        Ok(fleet) => fleet,
+        Err(error) => {
+            return vec![check("fleet", Err::<(), _>(Chain(&error).to_string()), |()| String::new())];
+        }
+    };
+    let chance = Chance::from_os();
+    let probe = chained(store::probe(&fleet.store, &chance).await);
+    let url = fleet.store.url().to_string();
+    let queue = chained(try_queue(&fleet, &chance).await);
+    let nodes = chained(Client::new(fleet, author(), clock, chance).nodes().await);
+    vec![
+        check("store", probe, |()| format!("{url}, conditional writes have one winner")),
+        check("queue", queue, |()| "a message came back".into()),
+        check("nodes", nodes, |nodes| {
+            let alive = nodes.iter().filter(|node| !node.silent).count();
+            format!("{alive} alive of {}", nodes.len())
+        }),
+    ]
+}
+
+/// Sends a message to a lane of its own and gets it back.
+async fn try_queue(fleet: &Fleet, chance: &Chance) -> Result<(), shared::queue::QueueError> {
+    let lane = shared::id::LaneId::new("doctor").expect("a valid name");
+    let message = Outgoing { team: shared::id::Team::default(), body: chance.nonce().to_string() };
+    fleet.queue.ensure(&lane).await?;
+    fleet.queue.purge(&lane).await?;
+    fleet.queue.send(&lane, &message, Duration::ZERO).await?;
+    for received in fleet.queue.receive(&lane, 10, Duration::from_secs(5), Duration::from_secs(30)).await? {
+        fleet.queue.delete(&lane, &received.receipt).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! `haul nodes`, `lanes`, `gpus`, `init`
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use shared::{
+    clock::Chance,
+    fleet::{self, Settings},
+    id::NodeId,
+    store::{self, Store},
+};
+
+use super::Context;
+use crate::{
+    cli::{Gpus, Init, Listing},
+    exit::Usage,
+    gpu::{self, NoGpus, Nvml, Reader, Simulated},
+    render,
+};
+
+/// `haul nodes`
+pub async fn nodes(context: &Context, args: &Listing) -> Result<ExitCode> {
+    let nodes = context.client().await?.nodes().await?;
+    if args.json {
+        context.out.json(&nodes);
+    } else {
+        render::nodes(context.out, &nodes, context.now());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `haul lanes`
+pub async fn lanes(context: &Context, args: &Listing) -> Result<ExitCode> {
+    let lanes = context.client().await?.lanes().await?;
+    if args.json {
+        context.out.json(&lanes);
+    } else {
+        render::lanes(context.out, &lanes);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `haul gpus`
+pub async fn gpus(context: &Context, args: Gpus) -> Result<ExitCode> {
+    let gpus: Arc<dyn gpu::Gpus> = match &args.simulate_gpus {
+        Some(spec) => Arc::new(Simulated::new(spec, &NodeId::new("here")?)),
+        None => match Nvml::open()? {
+            Some(nvml) => Arc::new(nvml),
+            None => Arc::new(NoGpus),
+        },
+    };
+    let inventory = Reader::new(gpus).read(Duration::from_secs(10)).await?;
+    if args.json {
+        context.out.json(&inventory);
+    } else {
+        render::gpus(context.out, &inventory);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `haul init`
+pub async fn init(context: &Context, args: &Init) -> Result<ExitCode> {
+    let path = match args.queue.as_str() {
+        "sqlite" => None,
+        queue => match queue.strip_prefix("sqlite:") {
+            Some(path) => Some(std::path::absolute(PathBuf::from(path))?),
+            None => {
+                return Err(Usage(format!("--queue {queue}: write sqlite or sqlite:/path/to/file")).into());
+            }
+        },
+    };
+    let store = Store::open(&args.url)?;
+    store::probe(&store, &Chance::from_os()).await?;
+    fleet::create(&store, Settings::embedded(path)).await?;
+    context.out.line(format!("made the fleet {}", args.url));
+    context.out.line(format!("an agent joins it with: haul agent --fleet {}", args.url));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,115 @@
+//! `haul run`: a job here and now, exactly as a node would run it.
+//!
+//! The job is in the fleet's store like any other, so that `haul status` and `haul logs` know it,
+//! but no queue is asked: this process is a node of its own for as long as it runs, with a queue
+//! in memory that only it sees, and takes the job itself.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::{Result, bail};
+use clap::ArgMatches;
+use shared::{
+    client::Client,
+    clock::{Chance, Clock, SystemClock},
+    fleet::Fleet,
+    id::{JobId, NodeId},
+    job::JobSpec,
+    lane::{Fit, Needs, fit},
+    queue::SqliteQueue,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Context, agent::source, author, job, logs};
+use crate::{
+    claim,
+    cli::Run,
+    config::{self, AgentConfig, AgentFlags},
+    daemon,
+    node::Node,
+    task::Tasks,
+};
+
+/// Runs a job and ends with its code.
+pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<ExitCode> {
+    let spec = job::load(&args.job)?;
+    let chance = Chance::from_os();
+    let id = chance.job_id();
+    let flags = AgentFlags { host: args.host, ..AgentFlags::default() };
+    let (config, _) = config::resolve(context.fleet.clone(), flags, &|name| source(matches, name))?;
+    let config = as_own_node(config, &id)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut fleet = Fleet::open(&config.fleet, clock.clone()).await?;
+    fleet.queue = Arc::new(SqliteQueue::in_memory(clock.clone())?);
+    // Somebody waits at the terminal: what the platform cannot do, it says at once.
+    fleet.settings.policy.platform_retries = 0;
+    let client = Client::new(fleet.clone(), author(), clock.clone(), chance);
+    let state_dir = config.state_dir.clone();
+    let _lock = daemon::lock(&config)?;
+    let node = daemon::open(config, fleet, clock).await?;
+    can_run(&node, &spec)?;
+    let claims = Tasks::default();
+    client.submit(spec, Some(id.clone())).await?;
+    claims.spawn("claims", claim::run(node.clone()));
+    let code = follow(context, &client, &node, &id).await;
+    claims.halt().await;
+    node.attempts.finished().await;
+    leave(&node, &state_dir, &id);
+    code
+}
+
+/// A node's name and state directory of its own, so that it can run beside this host's agent.
+fn as_own_node(config: AgentConfig, id: &JobId) -> Result<AgentConfig> {
+    let name: String = config.node.as_str().chars().take(40).collect();
+    let node = NodeId::new(format!("{name}.run-{id}"))?;
+    let state_dir = config.state_dir.join("runs").join(id.as_str());
+    Ok(AgentConfig { node, state_dir, ..config })
+}
+
+/// Says at once what would keep the job waiting for ever.
+fn can_run(node: &Node, spec: &JobSpec) -> Result<()> {
+    let mut why: Vec<String> = Vec::new();
+    match fit(&Needs::of(spec), &node.ledger.offer()) {
+        Fit::Now => {}
+        Fit::WhenEmpty(misfits) | Fit::Never(misfits) => why.extend(misfits.iter().map(ToString::to_string)),
+    }
+    let memory = spec.resources.memory;
+    why.extend(node.ledger.capacity().misfits(spec, memory).iter().map(ToString::to_string));
+    why.extend(
+        node.secrets.missing(&spec.secrets).map(|name| format!("the host does not hold secret {name}")),
+    );
+    why.extend(node.ledger.problems());
+    if why.is_empty() {
+        return Ok(());
+    }
+    bail!("this host cannot run the job: {}", why.join("; "))
+}
+
+/// Prints the output until the job ends; Ctrl-C cancels it.
+async fn follow(context: &Context, client: &Client, node: &Node, id: &JobId) -> Result<ExitCode> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut follow = std::pin::pin!(logs::follow(context, client, id, None, false));
+    tokio::select! {
+        code = &mut follow => return code,
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
+    }
+    eprintln!("stopping; once more leaves the container to be removed by the next haul run");
+    client.cancel(id, Some("interrupted".into())).await?;
+    tokio::select! {
+        code = follow => code,
+        _ = tokio::signal::ctrl_c() => bail!("left job {id} on node {}", node.id),
+    }
+}
+
+/// Takes the directory of this run away, and says where the results are.
+fn leave(node: &Node, state_dir: &PathBuf, id: &JobId) {
+    if let Err(error) = std::fs::remove_dir_all(state_dir) {
+        tracing::debug!(%error, "the run's directory stays");
+    }
+    let attempts = node.config.outputs_dir.join(id.as_str());
+    let latest = attempts.join("latest");
+    let has_any = std::fs::read_dir(&latest).is_ok_and(|mut entries| entries.next().is_some());
+    if has_any {
+        eprintln!("output: {}", latest.display());
+    }
+}

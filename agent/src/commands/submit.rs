@@ -1,0 +1,153 @@
+//! `haul submit`
+
+use std::{collections::BTreeSet, process::ExitCode};
+
+use anyhow::Result;
+use serde_json::json;
+use shared::{
+    client::Client,
+    id::JobId,
+    index::Summary,
+    job::JobSpec,
+    lane::{Lane, Needs},
+};
+
+use super::{Context, job, logs, wait};
+use crate::{cli::Submit, exit::Usage, render};
+
+/// Submits, and waits or follows where that is wanted.
+pub async fn run(context: &Context, args: Submit) -> Result<ExitCode> {
+    let spec = job::load(&args.job)?;
+    let client = context.client().await?;
+    if args.dry_run {
+        return dry_run(context, &client, &spec, args.json).await;
+    }
+    warn(&client, &spec).await;
+    let mut jobs = Vec::new();
+    for (id, spec) in expand(&client, &args, spec)? {
+        let submission = client.submit(spec, id).await?;
+        if !args.json {
+            context.out.line(submission.job.id.as_str());
+        }
+        jobs.push(submission.job);
+    }
+    if args.json {
+        let summaries: Vec<Summary> = jobs.iter().map(Summary::of).collect();
+        match summaries.as_slice() {
+            [one] if args.array.is_none() => context.out.json(one),
+            all => context.out.json(&all),
+        }
+    }
+    let ids: Vec<JobId> = jobs.into_iter().map(|job| job.id).collect();
+    match ids.as_slice() {
+        [id] if args.follow => logs::follow(context, &client, id, None, false).await,
+        ids if args.wait => wait::all(&client, ids, None).await,
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The jobs of an array, or the one job.
+fn expand(client: &Client, args: &Submit, spec: JobSpec) -> Result<Vec<(Option<JobId>, JobSpec)>> {
+    let Some(range) = &args.array else { return Ok(vec![(args.id.clone(), spec)]) };
+    let base = args.id.clone().unwrap_or_else(|| client.new_id());
+    let mut jobs = Vec::new();
+    for index in indices(range).map_err(Usage)? {
+        let id = JobId::new(format!("{base}-{index}")).map_err(|e| Usage(e.to_string()))?;
+        jobs.push((Some(id), JobSpec { array_index: Some(index), ..spec.clone() }));
+    }
+    Ok(jobs)
+}
+
+/// `0-9`, `0-9:3`, `1,5,7-8`: each index once, in order.
+fn indices(range: &str) -> Result<Vec<u32>, String> {
+    let bad = || format!("--array {range}: write it as 0-9, 0-9:3 or 1,5,7, with at most 10000 jobs");
+    let mut indices = BTreeSet::new();
+    for part in range.split(',') {
+        let (span, step) = part.split_once(':').unwrap_or((part, "1"));
+        let (from, to) = span.split_once('-').unwrap_or((span, span));
+        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| bad());
+        let (from, to, step) = (number(from)?, number(to)?, number(step)?);
+        if step == 0 || from > to || (to - from) / step >= 10_000 {
+            return Err(bad());
+        }
+        indices.extend((from..=to).step_by(step as usize));
+    }
+    if indices.len() > 10_000 { Err(bad()) } else { Ok(indices.into_iter().collect()) }
+}
+
+/// Says so when no node could run it: it waits then, which may be what is wanted.
+async fn warn(client: &Client, spec: &JobSpec) {
+    let Ok(nodes) = client.fits(spec).await else { return };
+    if nodes.is_empty() {
+        eprintln!("note: no agent is alive in this fleet yet; the job waits until one is");
+    } else if nodes.iter().all(|node| !node.now && !node.when_empty) {
+        eprintln!("note: no node of the fleet can run this job as they are; haul status says why");
+    }
+}
+
+async fn dry_run(context: &Context, client: &Client, spec: &JobSpec, json: bool) -> Result<ExitCode> {
+    let lane = Lane::new(Needs::of(spec));
+    let nodes = client.fits(spec).await?;
+    if json {
+        context.out.json(&json!({ "spec": spec, "lane": lane, "nodes": nodes }));
+    } else {
+        context.out.line(format!("{} is a valid job", spec.display_name()));
+        context.out.line(format!("needs  {}", lane.needs));
+        context.out.line(format!("lane   {}", lane.id));
+        if nodes.is_empty() {
+            context.out.line("no agent is alive in this fleet");
+        }
+        render::fits(context.out, &nodes);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::cli::JobSource;
+
+    fn source(words: &[&str]) -> JobSource {
+        use clap::Parser;
+        let words = ["haul", "submit"].iter().chain(words).copied();
+        match crate::cli::Cli::try_parse_from(words).expect("parses").command {
+            crate::cli::Command::Submit(submit) => submit.job,
+            _ => unreachable!("submit was given"),
+        }
+    }
+
+    #[rstest]
+    #[case("0-3", &[0, 1, 2, 3])]
+    #[case("0-9:3", &[0, 3, 6, 9])]
+    #[case("7,1,5-6,5", &[1, 5, 6, 7])]
+    fn an_array_names_its_indices(#[case] range: &str, #[case] expected: &[u32]) {
+        assert_eq!(indices(range).as_deref(), Ok(expected));
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("3-1")]
+    #[case("a")]
+    #[case("0-9:0")]
+    #[case("0-4000000000")]
+    fn what_is_no_array_is_refused(#[case] range: &str) {
+        assert!(indices(range).is_err());
+    }
+
+    #[test]
+    fn words_and_flags_make_a_job() {
+        let words = ["-e", "A=1", "--gpus", "2", "--timeout", "90s", "--", "busybox", "echo", "hi"];
+        let spec = job::load(&source(&words)).expect("valid");
+        assert_eq!(spec.image, "busybox");
+        assert_eq!(spec.command.as_deref(), Some(&["echo".to_owned(), "hi".to_owned()][..]));
+        assert_eq!((spec.resources.gpus, spec.env.len()), (2, 1));
+    }
+
+    #[test]
+    fn nothing_to_run_is_a_usage_error() {
+        let error = job::load(&source(&[])).expect_err("nothing");
+        assert!(error.is::<Usage>());
+    }
+}

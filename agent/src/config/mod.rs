@@ -1,0 +1,168 @@
+//! What an agent is told: by a file, by `HAUL_*` variables, by flags; the later wins.
+//!
+//! [`AgentFlags`] (of which [`HostFlags`] is what `haul run` takes as well) is the command line and the variables, as parsed; [`FileConfig`] the file;
+//! [`resolve`] makes of both the effective [`AgentConfig`], whole and checked, and notes where each
+//! value came from.
+
+mod defaults;
+mod resolve;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use shared::{
+    id::{NodeId, VolumeName},
+    units::{Size, Span},
+};
+use url::Url;
+
+pub use defaults::default_fleet;
+pub(crate) use resolve::parse_fleet;
+pub use resolve::{ConfigError, Effective, resolve};
+
+use crate::gpu::SimulatedSpec;
+
+/// The effective configuration of an agent.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The fleet's store.
+    pub fleet: Url,
+    /// This host's name in the fleet.
+    pub node: NodeId,
+    /// Where the agent keeps its lock and its control socket. Of one agent only.
+    pub state_dir: PathBuf,
+    /// Below this, each job has its output and checkpoint directories.
+    pub outputs_dir: PathBuf,
+    /// Where secrets lie, one file each, named as the secret.
+    pub secrets_dir: Option<PathBuf>,
+    /// What jobs may mount.
+    pub volumes: BTreeMap<VolumeName, VolumeConfig>,
+    /// What `placement.require` is compared with.
+    pub labels: BTreeMap<String, String>,
+    /// Made-up GPUs instead of the driver's.
+    pub simulate_gpus: Option<SimulatedSpec>,
+    /// The engine's address; Docker's own without.
+    pub engine: Option<String>,
+    /// How many jobs may run at once.
+    pub max_jobs: u32,
+    /// How many CPU cores jobs may use together.
+    pub cpus: f64,
+    /// How much memory jobs may use together.
+    pub memory: Size,
+    /// What becomes of running jobs when the agent is stopped.
+    pub on_stop: OnStop,
+    /// How long `on_stop` of `wait` and `requeue` may take.
+    pub stop_deadline: Span,
+    /// No job is taken while the engine's disk has less room than this.
+    pub disk_floor: Size,
+    /// How much output of one container the engine keeps on disk.
+    pub log_limit: Size,
+}
+
+/// A host directory that jobs may mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeConfig {
+    /// Where it is on this host, an absolute path.
+    pub path: PathBuf,
+    /// No job may write to it.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// What becomes of running jobs when the agent is stopped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStop {
+    /// They run on, and the agent's next start takes them up again.
+    #[default]
+    Keep,
+    /// The agent waits until they have ended.
+    Wait,
+    /// They are stopped with notice and queued again.
+    Requeue,
+}
+
+/// The agent's file, TOML. Every field may be left out.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileConfig {
+    fleet: Option<String>,
+    node: Option<NodeId>,
+    state_dir: Option<PathBuf>,
+    outputs_dir: Option<PathBuf>,
+    secrets_dir: Option<PathBuf>,
+    #[serde(default)]
+    volumes: BTreeMap<VolumeName, VolumeConfig>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    simulate_gpus: Option<SimulatedSpec>,
+    engine: Option<String>,
+    max_jobs: Option<u32>,
+    cpus: Option<f64>,
+    memory: Option<Size>,
+    on_stop: Option<OnStop>,
+    stop_deadline: Option<Span>,
+    disk_floor: Option<Size>,
+    log_limit: Option<Size>,
+}
+
+/// What is said of a host, each of which may be given as a variable too.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct HostFlags {
+    /// Read this TOML file first; variables and flags win over it
+    #[arg(long, value_name = "FILE", env = "HAUL_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// This host's name in the fleet [default: host name and machine id]
+    #[arg(long, value_name = "NAME", env = "HAUL_NODE")]
+    pub node: Option<NodeId>,
+    /// Where the agent keeps its lock and control socket; one agent each
+    #[arg(long, value_name = "DIR", env = "HAUL_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where jobs leave their results [default: outputs/ in the state directory]
+    #[arg(long, value_name = "DIR", env = "HAUL_OUTPUTS_DIR")]
+    pub outputs_dir: Option<PathBuf>,
+    /// Where secrets lie, one file each, named as the secret
+    #[arg(long, value_name = "DIR", env = "HAUL_SECRETS_DIR")]
+    pub secrets_dir: Option<PathBuf>,
+    /// A host directory that jobs may mount; may be given several times
+    #[arg(long = "volume", value_name = "NAME=PATH[:ro]", env = "HAUL_VOLUMES", value_delimiter = ',', value_parser = resolve::parse_volume)]
+    pub volumes: Vec<(VolumeName, VolumeConfig)>,
+    /// A label that jobs may require; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", env = "HAUL_LABELS", value_delimiter = ',', value_parser = resolve::parse_label)]
+    pub labels: Vec<(String, String)>,
+    /// Pretend to have these GPUs, as in 2xP100:16GiB,1xA100:80GiB
+    #[arg(long, value_name = "SPEC", env = "HAUL_SIMULATE_GPUS")]
+    pub simulate_gpus: Option<SimulatedSpec>,
+    /// The container engine's socket [default: DOCKER_HOST, or Docker's own]
+    #[arg(long, value_name = "ADDRESS", env = "HAUL_ENGINE")]
+    pub engine: Option<String>,
+    /// How much output of one container the engine keeps on disk [default: 1GiB]
+    #[arg(long, value_name = "SIZE", env = "HAUL_LOG_LIMIT")]
+    pub log_limit: Option<Size>,
+}
+
+/// The agent's flags, each of which may be given as a variable too.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct AgentFlags {
+    #[command(flatten)]
+    pub host: HostFlags,
+    /// How many jobs may run at once
+    #[arg(long, value_name = "N", env = "HAUL_MAX_JOBS", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub max_jobs: Option<u32>,
+    /// How many CPU cores jobs may use together [default: all]
+    #[arg(long, value_name = "CORES", env = "HAUL_CPUS")]
+    pub cpus: Option<f64>,
+    /// How much memory jobs may use together [default: all]
+    #[arg(long, value_name = "SIZE", env = "HAUL_MEMORY")]
+    pub memory: Option<Size>,
+    /// What becomes of running jobs when the agent is stopped [default: keep]
+    #[arg(long, value_enum, env = "HAUL_ON_STOP")]
+    pub on_stop: Option<OnStop>,
+    /// How long --on-stop wait and requeue may take [default: 10m]
+    #[arg(long, value_name = "DURATION", env = "HAUL_STOP_DEADLINE")]
+    pub stop_deadline: Option<Span>,
+    /// Take no jobs while the engine's disk has less room than this [default: 1GiB]
+    #[arg(long, value_name = "SIZE", env = "HAUL_DISK_FLOOR")]
+    pub disk_floor: Option<Size>,
+}

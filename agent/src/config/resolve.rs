@@ -1,0 +1,312 @@
+//! From flags, variables and the file to one configuration, with the source of each value.
+
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+};
+
+use clap::parser::ValueSource;
+use serde::Serialize;
+use shared::{
+    id::VolumeName,
+    units::{Size, Span},
+};
+use url::Url;
+
+use super::{AgentConfig, AgentFlags, FileConfig, OnStop, VolumeConfig, defaults};
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no configuration.
+    #[error("the configuration {} is not valid: {detail}", path.display())]
+    Invalid {
+        /// Which.
+        path: PathBuf,
+        /// Where and what.
+        detail: String,
+    },
+    /// A value is out of range.
+    #[error("{name} = {value}: {allowed}")]
+    Value {
+        /// Which setting.
+        name: &'static str,
+        /// As given.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+}
+
+/// One effective value and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Effective {
+    /// The setting.
+    pub name: &'static str,
+    /// Its value, as a file would have it.
+    pub value: String,
+    /// `flag`, `variable`, the file's name, or `default`.
+    pub source: String,
+}
+
+/// A directory's path, or a URL.
+pub(crate) fn parse_fleet(text: &str) -> Result<Url, String> {
+    if text.contains("://") {
+        return text.parse().map_err(|e| format!("{e}"));
+    }
+    let path = std::path::absolute(text).map_err(|e| e.to_string())?;
+    Url::from_directory_path(&path).map_err(|()| format!("{text:?} is neither a URL nor a path"))
+}
+
+pub(super) fn parse_volume(text: &str) -> Result<(VolumeName, VolumeConfig), String> {
+    let (name, path) = text.split_once('=').ok_or("a volume is NAME=PATH or NAME=PATH:ro")?;
+    let (path, read_only) = path.strip_suffix(":ro").map_or((path, false), |path| (path, true));
+    let path = path.strip_suffix(":rw").unwrap_or(path);
+    let name = name.parse().map_err(|e: shared::id::NameError| e.to_string())?;
+    let path = std::path::absolute(path).map_err(|e| e.to_string())?;
+    Ok((name, VolumeConfig { path, read_only }))
+}
+
+pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    if key.is_empty() {
+        return Err("a label is KEY=VALUE, and its key is not empty".into());
+    }
+    Ok((key.into(), value.into()))
+}
+
+fn read_file(path: &Path) -> Result<FileConfig, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|e| ConfigError::Invalid {
+        path: path.to_owned(),
+        detail: e.to_string().trim_end().to_owned(),
+    })
+}
+
+/// Picks each value from where it is given last, and notes where that was.
+struct Picker<'s> {
+    source: &'s dyn Fn(&str) -> Option<ValueSource>,
+    file: String,
+    effective: Vec<Effective>,
+}
+
+impl Picker<'_> {
+    fn pick<T>(
+        &mut self,
+        name: &'static str,
+        flag: Option<T>,
+        file: Option<T>,
+        default: impl FnOnce() -> T,
+        show: impl Fn(&T) -> String,
+    ) -> T {
+        let (value, source) = match (flag, file) {
+            (Some(value), _) => (value, self.given(name)),
+            (None, Some(value)) => (value, self.file.clone()),
+            (None, None) => (default(), "default".to_owned()),
+        };
+        self.effective.push(Effective { name, value: show(&value), source });
+        value
+    }
+
+    fn given(&self, name: &str) -> String {
+        match (self.source)(name) {
+            Some(ValueSource::EnvVariable) => "variable".into(),
+            _ => "flag".into(),
+        }
+    }
+
+    /// For values that add up: a flag's entry replaces the file's of the same key.
+    fn merge<K: Ord + Clone, V: Clone>(
+        &mut self,
+        name: &'static str,
+        flags: Vec<(K, V)>,
+        file: &std::collections::BTreeMap<K, V>,
+        show: impl Fn(&K, &V) -> String,
+    ) -> std::collections::BTreeMap<K, V> {
+        let mut merged = file.clone();
+        let mut sources: std::collections::BTreeMap<K, String> =
+            file.keys().map(|key| (key.clone(), self.file.clone())).collect();
+        for (key, value) in flags {
+            sources.insert(key.clone(), self.given(name));
+            merged.insert(key, value);
+        }
+        for (key, value) in &merged {
+            let source = sources.get(key).cloned().unwrap_or_default();
+            self.effective.push(Effective { name, value: show(key, value), source });
+        }
+        merged
+    }
+}
+
+fn text<T: Display>(value: &T) -> String {
+    value.to_string()
+}
+
+fn path(value: &PathBuf) -> String {
+    value.display().to_string()
+}
+
+fn maybe<T: Display>(value: &Option<T>) -> String {
+    value.as_ref().map_or_else(|| "none".into(), T::to_string)
+}
+
+/// The effective configuration, and the source of each of its values. `source` says of a flag
+/// whether it was given on the command line or as a variable.
+///
+/// # Errors
+/// [`ConfigError`] naming the file, the field and the fix.
+pub fn resolve(
+    fleet: Option<Url>,
+    flags: AgentFlags,
+    source: &dyn Fn(&str) -> Option<ValueSource>,
+) -> Result<(AgentConfig, Vec<Effective>), ConfigError> {
+    let file = flags.host.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    let file_name = flags.host.config.as_deref().map_or_else(String::new, |path| path.display().to_string());
+    let mut picker = Picker { source, file: file_name, effective: Vec::new() };
+    let p = &mut picker;
+    let file_fleet = file.fleet.as_deref().map(parse_fleet).transpose().map_err(|_| ConfigError::Value {
+        name: "fleet",
+        value: file.fleet.clone().unwrap_or_default(),
+        allowed: "a directory or a URL such as s3://bucket/prefix",
+    })?;
+    let (all_cpus, all_memory) = defaults::capacity();
+    let fleet = p.pick("fleet", fleet, file_fleet, defaults::default_fleet, text);
+    let node = p.pick("node", flags.host.node, file.node, defaults::node, text);
+    let state_dir = p.pick("state_dir", flags.host.state_dir, file.state_dir, defaults::state_dir, path);
+    let state_dir = std::path::absolute(&state_dir).unwrap_or(state_dir);
+    let outputs = || state_dir.join("outputs");
+    let outputs_dir = p.pick("outputs_dir", flags.host.outputs_dir, file.outputs_dir, outputs, path);
+    let outputs_dir = std::path::absolute(&outputs_dir).unwrap_or(outputs_dir);
+    let config = AgentConfig {
+        fleet,
+        node,
+        outputs_dir,
+        secrets_dir: p.pick(
+            "secrets_dir",
+            flags.host.secrets_dir.map(Some),
+            file.secrets_dir.map(Some),
+            defaults::secrets_dir,
+            |dir| dir.as_ref().map_or_else(|| "none".into(), path),
+        ),
+        volumes: p.merge("volumes", flags.host.volumes, &file.volumes, |name, volume| {
+            format!("{name}={}{}", volume.path.display(), if volume.read_only { ":ro" } else { "" })
+        }),
+        labels: p.merge("labels", flags.host.labels, &file.labels, |key, value| format!("{key}={value}")),
+        simulate_gpus: p.pick(
+            "simulate_gpus",
+            flags.host.simulate_gpus.map(Some),
+            file.simulate_gpus.map(Some),
+            || None,
+            maybe,
+        ),
+        engine: p.pick(
+            "engine",
+            flags.host.engine.map(Some),
+            file.engine.map(Some),
+            || None,
+            |engine| engine.clone().unwrap_or_else(|| "Docker's default".into()),
+        ),
+        max_jobs: p.pick("max_jobs", flags.max_jobs, file.max_jobs, || 64, text),
+        cpus: p.pick("cpus", flags.cpus, file.cpus, || all_cpus, text),
+        memory: p.pick("memory", flags.memory, file.memory, || all_memory, text),
+        on_stop: p.pick("on_stop", flags.on_stop, file.on_stop, OnStop::default, |on| {
+            format!("{on:?}").to_lowercase()
+        }),
+        stop_deadline: p.pick(
+            "stop_deadline",
+            flags.stop_deadline,
+            file.stop_deadline,
+            || Span::secs(600),
+            text,
+        ),
+        disk_floor: p.pick("disk_floor", flags.disk_floor, file.disk_floor, || Size::GIB, text),
+        log_limit: p.pick("log_limit", flags.host.log_limit, file.log_limit, || Size::GIB, text),
+        state_dir,
+    };
+    check(&config)?;
+    Ok((config, picker.effective))
+}
+
+/// What no type rules out.
+fn check(config: &AgentConfig) -> Result<(), ConfigError> {
+    let value = |name, value: String, allowed| Err(ConfigError::Value { name, value, allowed });
+    if !(config.cpus.is_finite() && config.cpus > 0.0) {
+        return value("cpus", config.cpus.to_string(), "more than 0 cores");
+    }
+    if config.max_jobs == 0 {
+        return value("max_jobs", "0".into(), "at least 1; to take no jobs use: haul drain");
+    }
+    if config.log_limit < Size(1 << 20) {
+        return value("log_limit", config.log_limit.to_string(), "at least 1MiB");
+    }
+    for (name, volume) in &config.volumes {
+        if !volume.path.is_absolute() {
+            return value("volumes", format!("{name}={}", volume.path.display()), "an absolute path");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::HostFlags;
+
+    fn source(_: &str) -> Option<ValueSource> {
+        Some(ValueSource::CommandLine)
+    }
+
+    fn with_file(text: &str, flags: AgentFlags) -> Result<(AgentConfig, Vec<Effective>), ConfigError> {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, text).expect("written");
+        resolve(None, AgentFlags { host: HostFlags { config: Some(path), ..flags.host }, ..flags }, &source)
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file = "max_jobs = 3\ncpus = 2.5\n[volumes.data]\npath = \"/srv/data\"\n[volumes.out]\npath = \"/srv/out\"";
+        let data = parse_volume("data=/mnt/data:ro").expect("valid");
+        let host = HostFlags { volumes: vec![data], ..HostFlags::default() };
+        let flags = AgentFlags { max_jobs: Some(9), host, ..AgentFlags::default() };
+        let (config, effective) = with_file(file, flags).expect("valid");
+        assert_eq!((config.max_jobs, config.cpus, config.on_stop), (9, 2.5, OnStop::Keep));
+        let source_of = |wanted: &str| {
+            let found = effective.iter().find(|e| e.name == wanted || e.value.starts_with(wanted));
+            found.map(|e| e.source.rsplit('/').next().unwrap_or_default().to_owned())
+        };
+        assert_eq!(source_of("max_jobs").as_deref(), Some("flag"));
+        assert_eq!(source_of("cpus").as_deref(), Some("agent.toml"));
+        assert_eq!(source_of("on_stop").as_deref(), Some("default"));
+        assert_eq!(source_of("data=/mnt/data:ro").as_deref(), Some("flag"));
+        assert_eq!(source_of("out=/srv/out").as_deref(), Some("agent.toml"));
+    }
+
+    #[test]
+    fn a_bad_file_is_named_with_the_place() {
+        let error = with_file("max_job = 3", AgentFlags::default()).expect_err("unknown field");
+        let text = error.to_string();
+        assert!(
+            text.contains("agent.toml is not valid") && text.contains("unknown field `max_job`"),
+            "{text}"
+        );
+        let error = with_file("cpus = 0.0", AgentFlags::default()).expect_err("out of range");
+        assert_eq!(error.to_string(), "cpus = 0: more than 0 cores");
+    }
+
+    #[test]
+    fn a_fleet_is_a_url_or_a_directory() {
+        assert_eq!(parse_fleet("/srv/haul").map(String::from).as_deref(), Ok("file:///srv/haul/"));
+        assert_eq!(parse_fleet("s3://b/p").map(String::from).as_deref(), Ok("s3://b/p"));
+    }
+}

@@ -1,0 +1,156 @@
+//! The agent as a process: its start, its life, its end.
+//!
+//! Start: the lock of the state directory, the fleet and its store's promise, the engine, a first
+//! look at the host, what an earlier run left. Then the claim loop, the heartbeat, the host checks
+//! and the control socket run side by side. SIGTERM or SIGINT ends it by the configured policy; a
+//! second one ends it at once, which loses nothing either.
+
+use std::{fs::File, sync::Arc};
+
+use anyhow::{Context, Result, bail};
+use fs4::FileExt;
+use shared::{
+    clock::{Chance, Clock, SystemClock},
+    fleet::Fleet,
+    node::Mode,
+    store,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    beat, claim,
+    config::{AgentConfig, OnStop},
+    control,
+    engine::{Docker, Engine},
+    gpu::{Gpus, NoGpus, Nvml, Reader, Simulated},
+    health,
+    node::Node,
+    recover,
+    task::Tasks,
+};
+
+/// Keeps a second agent away from a state directory for as long as it lives.
+pub struct Lock(#[expect(dead_code, reason = "its being open is what counts")] File);
+
+/// Takes the lock of the state directory, which is made if it is not there.
+///
+/// # Errors
+/// When another agent has it, or the directory cannot be made.
+pub fn lock(config: &AgentConfig) -> Result<Lock> {
+    let dir = &config.state_dir;
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("cannot make the state directory {}", dir.display()))?;
+    let path = dir.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    if FileExt::try_lock(&file).is_err() {
+        bail!(
+            "another agent uses the state directory {}; give this one its own with --state-dir",
+            dir.display()
+        );
+    }
+    Ok(Lock(file))
+}
+
+/// The GPUs that the configuration names, or the driver's.
+///
+/// # Errors
+/// When there is a driver and it cannot be used.
+pub fn gpus(config: &AgentConfig) -> Result<Arc<dyn Gpus>> {
+    if let Some(spec) = &config.simulate_gpus {
+        return Ok(Arc::new(Simulated::new(spec, &config.node)));
+    }
+    Ok(match Nvml::open()? {
+        Some(nvml) => Arc::new(nvml),
+        None => Arc::new(NoGpus),
+    })
+}
+
+/// A node with everything it stands on, looked at once.
+///
+/// # Errors
+/// When the fleet, the engine or the GPUs cannot be used.
+pub async fn open(config: AgentConfig, fleet: Fleet, clock: Arc<dyn Clock>) -> Result<Arc<Node>> {
+    let chance = Chance::from_os();
+    let engine: Arc<dyn Engine> = Arc::new(Docker::connect(config.engine.as_deref())?);
+    engine.info().await?;
+    let gpus = Reader::new(gpus(&config)?);
+    let node = Arc::new(Node::new(config, fleet, engine, gpus, clock, chance));
+    health::check(&node).await;
+    Ok(node)
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// When it cannot start, with what to do about it.
+pub async fn run(config: AgentConfig) -> Result<()> {
+    let _lock = lock(&config)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let fleet = Fleet::open(&config.fleet, clock.clone()).await?;
+    store::probe(&fleet.store, &Chance::from_os()).await?;
+    let node = open(config, fleet, clock).await?;
+    let inventory = node.ledger.inventory();
+    tracing::info!(
+        node = %node.id, incarnation = %node.incarnation, fleet = %node.fleet.store.url(),
+        gpus = inventory.gpus.len(), simulated = inventory.simulated, "started"
+    );
+    let tasks = Tasks::default();
+    control::listen(node.clone(), &tasks)?;
+    recover::recover(&node).await;
+    let claims = Tasks::default();
+    claims.spawn("claims", claim::run(node.clone()));
+    tasks.spawn("beat", beat::run(node.clone()));
+    tasks.spawn("health", health::watch(node.clone()));
+    crate::notify::ready();
+
+    let mut signals = Signals::new()?;
+    signals.next().await;
+    crate::notify::stopping();
+    tracing::info!(on_stop = ?node.config.on_stop, "stopping; a second signal stops at once");
+    node.ledger.set_mode(Mode::Draining);
+    // No message is taken from now on; a long poll's answer comes back by itself.
+    claims.halt().await;
+    tokio::select! {
+        () = leave(&node) => {}
+        () = signals.next() => tracing::warn!("stopping at once; running jobs are left to the next start"),
+    }
+    node.attempts.halt().await;
+    tasks.halt().await;
+    beat::farewell(&node).await;
+    Ok(())
+}
+
+/// What becomes of the running jobs, by the configuration.
+async fn leave(node: &Node) {
+    let deadline = node.config.stop_deadline.0;
+    let over = match node.config.on_stop {
+        OnStop::Keep => return,
+        OnStop::Wait => tokio::time::timeout(deadline, node.attempts.finished()).await,
+        OnStop::Requeue => {
+            node.hand_back.cancel();
+            tokio::time::timeout(deadline, node.attempts.finished()).await
+        }
+    };
+    if over.is_err() {
+        tracing::warn!(?deadline, "jobs still run at the deadline; they are left to the next start");
+    }
+}
+
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The container engine: what haul needs of it, and Docker's API as the first that gives it.
+//!
+//! - Containers outlive the agent, and the engine is asked for the truth about them; nothing is
+//!   remembered that [`Engine::list`] would not tell.
+//! - Every call but [`Engine::wait`] and following [`Engine::output`] has a deadline: an engine can
+//!   hang on a dead mount, and one stuck container must not stop the others.
+//! - An engine that is away gives [`EngineError::Unreachable`]; the next call reaches it again once
+//!   it is back.
+
+mod credentials;
+mod docker;
+mod error;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use shared::{
+    id::{GpuUuid, Timestamp},
+    output::Stream,
+    units::Size,
+};
+use tokio::sync::mpsc;
+
+pub use docker::Docker;
+pub use error::EngineError;
+
+/// A container's id or name, as the engine takes either.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContainerId(String);
+
+impl ContainerId {
+    /// Takes what the engine gave, or a name that haul gave.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What the engine is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// What it calls itself: `Docker` or `Podman`.
+    pub name: &'static str,
+    /// Its version.
+    pub version: String,
+    /// The API version that is spoken with it.
+    pub api: String,
+    /// Where it keeps images and containers.
+    pub root: PathBuf,
+    /// Whether systemd manages its cgroups.
+    pub systemd_cgroups: bool,
+    /// Whether containers run on while it restarts.
+    pub live_restore: bool,
+}
+
+/// An image that the host has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// The engine's id of it, `sha256:…` of its configuration.
+    pub id: String,
+    /// The digest under which its registry has it; none for one that came from no registry.
+    pub digest: Option<String>,
+    /// The environment that it sets.
+    pub env: Vec<(String, String)>,
+    /// Its size on disk.
+    pub size: Size,
+}
+
+/// How far a pull is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Layers that are there.
+    pub layers_done: usize,
+    /// Layers that are known so far.
+    pub layers_total: usize,
+    /// Bytes fetched, of the layers whose size is known.
+    pub bytes_done: u64,
+    /// Bytes to fetch, as far as known.
+    pub bytes_total: u64,
+}
+
+/// A directory or file of the host in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// On the host; must be there.
+    pub source: PathBuf,
+    /// In the container.
+    pub target: String,
+    /// It cannot be written to.
+    pub read_only: bool,
+}
+
+/// The GPUs of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GpuAccess {
+    /// None.
+    None,
+    /// Made-up ones: the container is told their names and gets no device.
+    Simulated(Vec<GpuUuid>),
+    /// Real ones.
+    Nvidia {
+        /// Which, by full UUID.
+        uuids: Vec<GpuUuid>,
+        /// Their device nodes and the driver's, passed explicitly as well: under systemd's cgroup
+        /// driver a `daemon-reload` otherwise takes from a running container what only NVIDIA's
+        /// hook had given it (NVIDIA Container Toolkit, "Containers losing access to GPUs").
+        nodes: Vec<PathBuf>,
+    },
+}
+
+/// A container to be made.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Its name; the engine refuses a second one of that name.
+    pub name: String,
+    /// The image's id.
+    pub image: String,
+    /// What to run; what the image says without.
+    pub command: Option<Vec<String>>,
+    /// Instead of the image's entrypoint.
+    pub entrypoint: Option<Vec<String>>,
+    /// Instead of the image's directory.
+    pub workdir: Option<String>,
+    /// Instead of the image's user.
+    pub user: Option<String>,
+    /// Variables; of two of one name the later holds. May hold secrets.
+    pub env: Vec<(String, String)>,
+    /// Whose it is.
+    pub labels: BTreeMap<String, String>,
+    /// What it sees of the host.
+    pub binds: Vec<Bind>,
+    /// Its GPUs.
+    pub gpus: GpuAccess,
+    /// Its share of the CPU, in cores.
+    pub cpus: Option<f64>,
+    /// Its limit of memory, swap included.
+    pub memory: Option<Size>,
+    /// The size of `/dev/shm`.
+    pub shm: Size,
+    /// How long after SIGTERM it is killed when the engine itself stops.
+    pub grace: Duration,
+    /// How much of its output the engine keeps.
+    pub log_limit: Size,
+}
+
+/// Where a container stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, and never started.
+    Created,
+    /// Runs.
+    Running,
+    /// Runs, and is paused.
+    Paused,
+    /// Between two runs.
+    Restarting,
+    /// Ended.
+    Exited,
+    /// About to be removed.
+    Removing,
+    /// Could not be removed.
+    Dead,
+}
+
+/// A container.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// The engine's id of it.
+    pub id: ContainerId,
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Where it stands.
+    pub state: ContainerState,
+    /// When it was started.
+    pub started_at: Option<Timestamp>,
+    /// How it ended.
+    pub exit: Option<Exit>,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code of its process, 128 and the signal's number if one ended it.
+    pub code: i64,
+    /// The kernel killed some process of it for lack of memory.
+    pub oom: bool,
+    /// What the engine says went wrong.
+    pub error: Option<String>,
+    /// When it was started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A line of a container's output, or a part of a long one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// When the engine read it; to the nanosecond.
+    pub at: Timestamp,
+    /// Where the process wrote it.
+    pub stream: Stream,
+    /// The bytes, without the newline.
+    pub bytes: Bytes,
+    /// Whether a newline followed.
+    pub complete: bool,
+}
+
+/// A container engine.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// What it is.
+    async fn info(&self) -> Result<EngineInfo, EngineError>;
+
+    /// Whether it takes new connections.
+    async fn is_up(&self) -> bool;
+
+    /// An image, if the host has it.
+    async fn image(&self, image: &str) -> Result<Option<ImageInfo>, EngineError>;
+
+    /// Fetches an image with the host's own credentials, telling how far it is. A receiver that is
+    /// gone does not stop it.
+    async fn pull(&self, image: &str, progress: mpsc::Sender<PullProgress>)
+    -> Result<ImageInfo, EngineError>;
+
+    /// Makes a container.
+    async fn create(&self, plan: &Plan) -> Result<ContainerId, EngineError>;
+
+    /// Starts it.
+    async fn start(&self, id: &ContainerId) -> Result<(), EngineError>;
+
+    /// Makes sure that the GPUs that were asked for have arrived in a started container: some
+    /// engines ignore a request that they do not understand.
+    async fn verify_gpus(&self, id: &ContainerId, gpus: &GpuAccess) -> Result<(), EngineError>;
+
+    /// Sends a signal, by name, to its first process. That it has ended is no error.
+    async fn signal(&self, id: &ContainerId, signal: &str) -> Result<(), EngineError>;
+
+    /// SIGTERM, and SIGKILL after `grace`; returns when it has ended.
+    async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), EngineError>;
+
+    /// Freezes its processes.
+    #[expect(dead_code, reason = "what a cut-off node does to its containers; the lease comes next")]
+    async fn pause(&self, id: &ContainerId) -> Result<(), EngineError>;
+
+    /// Thaws them.
+    #[expect(dead_code, reason = "what a cut-off node does to its containers; the lease comes next")]
+    async fn unpause(&self, id: &ContainerId) -> Result<(), EngineError>;
+
+    /// Waits until it has ended, however long that takes.
+    async fn wait(&self, id: &ContainerId) -> Result<Exit, EngineError>;
+
+    /// A container, or `None` where there is none.
+    async fn inspect(&self, id: &ContainerId) -> Result<Option<Container>, EngineError>;
+
+    /// The containers, in any state, that carry all of these labels.
+    async fn list(&self, labels: &[(String, String)]) -> Result<Vec<Container>, EngineError>;
+
+    /// Its output from a time on, that time included, in the engine's order; with `follow` until
+    /// it ends.
+    async fn output(
+        &self,
+        id: &ContainerId,
+        since: Option<Timestamp>,
+        follow: bool,
+    ) -> Result<BoxStream<'static, Result<Frame, EngineError>>, EngineError>;
+
+    /// Removes it with its anonymous volumes, also while it runs. That it is not there is no error.
+    async fn remove(&self, id: &ContainerId) -> Result<(), EngineError>;
+}

@@ -1,0 +1,263 @@
+//! One attempt at a job, from its claim to its end.
+//!
+//! [`run`] takes an attempt up wherever it stands: just claimed, or with a container that an
+//! earlier start of the agent made. It prepares ([`prepare`]: image, directories, mounts), makes
+//! and starts the container, watches it ([`supervise`]: its exit, its time limit, a cancel), ships
+//! its output, and writes how it ended ([`outcome`]). [`settle`] then moves the job's marker and
+//! sends its next message.
+//!
+//! The task may be dropped at any await, by a crash or by a stop of the agent; what stands in the
+//! log and what the engine says is then enough to take it up again.
+
+mod owner;
+mod prepare;
+mod require;
+pub mod settle;
+mod supervise;
+
+pub mod outcome;
+
+use std::sync::Arc;
+
+use shared::{
+    id::Attempt,
+    log::{Ended, Event, Job, OutputSize, Started, next_step},
+};
+use tokio::time::{Interval, MissedTickBehavior};
+
+use outcome::{Ending, Reason};
+pub use owner::{Owner, gpus_of, labels_of};
+
+use crate::{
+    engine::{Container, ContainerId, Engine, EngineError, GpuAccess, Plan},
+    node::Node,
+    patience::insist,
+};
+
+/// Where an attempt is taken up.
+#[derive(Debug)]
+pub enum Stage {
+    /// It is claimed; there is no container yet.
+    Claimed,
+    /// There is a container that was never started.
+    Made(Container),
+    /// There is a container that runs or ran.
+    Started(Container),
+    /// Its container was started and is gone.
+    Gone,
+}
+
+/// What an attempt is told while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Notice {
+    /// Stop, for this reason.
+    Stop(Reason),
+    /// The job is somebody else's by now.
+    Lost,
+}
+
+/// The attempt is not ours any more.
+struct Lost;
+
+/// An attempt on its way.
+struct Run {
+    node: Arc<Node>,
+    job: Job,
+    attempt: Attempt,
+    beat: Interval,
+    told: Option<Notice>,
+}
+
+/// Runs a job that this node holds until its attempt has ended and its marker is moved.
+pub async fn run(node: Arc<Node>, job: Job, stage: Stage) {
+    let Some(attempt) = job.held().map(|claim| claim.attempt) else {
+        tracing::error!(job = %job.id, "the job to run is not held; please report this as a bug");
+        return;
+    };
+    let mut beat = tokio::time::interval(node.fleet.settings.beat.0);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat.reset();
+    let mut run = Run { node: node.clone(), job, attempt, beat, told: None };
+    let name = owner::container_name(&run.job.id, attempt);
+    match run.live(stage, &name).await {
+        Ok((ending, output)) => run.end(ending, output, &name).await,
+        Err(Lost) => {
+            tracing::warn!("the job was taken over by another node; its container here is removed");
+            insist("the container's removal", || node.engine.remove(&name)).await;
+            settle::leave(&node, &run.job).await;
+        }
+    }
+    node.ledger.give_back(&run.job.id);
+}
+
+/// Makes the container, unless it is there, and starts it.
+async fn make_and_start(
+    engine: &dyn Engine,
+    plan: &Plan,
+    made: Option<ContainerId>,
+) -> Result<ContainerId, EngineError> {
+    let container = match made {
+        Some(container) => container,
+        None => engine.create(plan).await?,
+    };
+    engine.start(&container).await?;
+    Ok(container)
+}
+
+impl Run {
+    /// From where it stands to the end of its container.
+    async fn live(&mut self, stage: Stage, name: &ContainerId) -> Result<(Ending, OutputSize), Lost> {
+        let container = match stage {
+            Stage::Gone => {
+                let message = "the container was gone when the agent looked for it";
+                return Ok((Ending::engine_fault(message), self.shipped().await));
+            }
+            Stage::Started(container) => container.id,
+            Stage::Claimed | Stage::Made(_) => {
+                // An attempt was cancelled before its container was there.
+                match self.begin(stage, name).await? {
+                    Ok(container) => container,
+                    Err(ending) => return Ok((ending, OutputSize::default())),
+                }
+            }
+        };
+        self.supervise(&container).await
+    }
+
+    /// Makes and starts the container.
+    async fn begin(&mut self, stage: Stage, name: &ContainerId) -> Result<Result<ContainerId, Ending>, Lost> {
+        let prepare = prepare::prepare(self.node.clone(), self.job.clone(), self.attempt);
+        let plan = tokio::select! {
+            plan = prepare => plan,
+            notice = self.notice() => match notice {
+                Notice::Lost => return Err(Lost),
+                Notice::Stop(reason) => return Ok(Err(Ending::before_start(reason))),
+            },
+        };
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(ending) => return Ok(Err(ending)),
+        };
+        let engine = self.node.engine.clone();
+        let made = match stage {
+            Stage::Made(container) => Some(container.id),
+            Stage::Claimed | Stage::Started(_) | Stage::Gone => None,
+        };
+        let started = match make_and_start(&*engine, &plan, made).await {
+            // It knows by now what it may not do.
+            Err(EngineError::LimitsRefused { .. }) => {
+                insist("the container's removal", || engine.remove(name)).await;
+                make_and_start(&*engine, &plan, None).await
+            }
+            started => started,
+        };
+        let container = match started {
+            Ok(container) => container,
+            Err(error) => return Ok(Err(Ending::from_engine(&error))),
+        };
+        if plan.gpus != GpuAccess::None
+            && let Err(error) = engine.verify_gpus(&container, &plan.gpus).await
+        {
+            insist("the container's removal", || engine.remove(name)).await;
+            return Ok(Err(Ending::from_engine(&error)));
+        }
+        Ok(Ok(container))
+    }
+
+    /// Writes that the container runs, unless that stands there already.
+    async fn started(&mut self, container: &Container) -> Result<(), Lost> {
+        let event = Started {
+            attempt: self.attempt,
+            container: container.id.to_string(),
+            image: owner::image_of(container).to_owned(),
+            started_at: container.started_at.unwrap_or_else(|| self.node.clock.now()),
+        };
+        let (log, node, attempt) = (self.node.log.clone(), self.node.id.clone(), self.attempt);
+        loop {
+            let decide = |job: &Job| {
+                let ours = job.is_held_by(&node, attempt);
+                let missing = job.held().is_some_and(|claim| claim.started.is_none());
+                (ours && missing).then(|| Event::Started(event.clone()))
+            };
+            match log.append(&mut self.job, decide).await {
+                Ok(_) => break,
+                Err(error) => crate::patience::Patience::default().wait("the job's log", &error).await,
+            }
+        }
+        if self.job.is_held_by(&node, attempt) { Ok(()) } else { Err(Lost) }
+    }
+
+    /// The next thing that the attempt is told. Safe to drop.
+    async fn notice(&mut self) -> Notice {
+        loop {
+            if !self.job.is_held_by(&self.node.id, self.attempt) {
+                return Notice::Lost;
+            }
+            let news = match self.told {
+                None if self.job.cancel_requested.is_some() => Some(Notice::Stop(Reason::Cancelled)),
+                None if self.node.hand_back.is_cancelled() => Some(Notice::Stop(Reason::Preempted)),
+                None | Some(_) => None,
+            };
+            if let Some(news) = news {
+                self.told = Some(news);
+                return news;
+            }
+            let told = self.told.is_some();
+            tokio::select! {
+                () = self.node.hand_back.cancelled(), if !told => {}
+                _ = self.beat.tick() => {
+                    let log = self.node.log.clone();
+                    if let Err(error) = log.refresh(&mut self.job).await {
+                        tracing::warn!(error = %crate::patience::Chain(&error), "cannot read the job's log");
+                    }
+                }
+            }
+        }
+    }
+
+    /// How much output is in the store already.
+    async fn shipped(&self) -> OutputSize {
+        let chunks =
+            shared::output::Chunks::new(self.node.fleet.store.clone(), self.job.id.clone(), self.attempt);
+        OutputSize { chunks: insist("the output's size", || chunks.count()).await }
+    }
+
+    /// Writes how the attempt ended, frees what it had, and moves the job on.
+    async fn end(&mut self, ending: Ending, output: OutputSize, name: &ContainerId) {
+        let node = self.node.clone();
+        let (policy, attempt) = (node.fleet.settings.policy, self.attempt);
+        let decide = |job: &Job| {
+            if !job.is_held_by(&node.id, attempt) {
+                return None;
+            }
+            let outcome = ending.outcome_of(job);
+            let next = next_step(job, outcome, ending.exit_code, &node.id, node.clock.now(), &policy);
+            Some(Event::Ended(Box::new(Ended {
+                attempt,
+                outcome,
+                exit_code: ending.exit_code,
+                message: ending.message.clone(),
+                next,
+                output,
+                started_at: ending.started_at,
+                finished_at: ending.finished_at,
+            })))
+        };
+        let mut patience = crate::patience::Patience::default();
+        let ended = loop {
+            match node.log.append(&mut self.job, decide).await {
+                Ok(ended) => break ended,
+                Err(error) => patience.wait("the job's log", &error).await,
+            }
+        };
+        if let Some(Event::Ended(ended)) = ended.map(|entry| entry.event) {
+            let Ended { outcome, exit_code, message, .. } = &*ended;
+            let message = message.as_deref().unwrap_or_default();
+            tracing::info!(%outcome, exit_code, message, state = %self.job.phase(), "ended");
+        }
+        // From here on the log gives the GPUs to nobody.
+        node.ledger.give_back(&self.job.id);
+        let remove = insist("the container's removal", || node.engine.remove(name));
+        futures::join!(settle::settle(&node, &self.job, attempt), remove);
+    }
+}

@@ -1,0 +1,165 @@
+//! How an attempt ended: from what the engine says to an outcome. Pure.
+
+use shared::{
+    id::Timestamp,
+    log::{Job, Outcome},
+};
+
+use crate::{
+    engine::{EngineError, Exit},
+    secret::SecretError,
+    volume::VolumeError,
+};
+
+/// Why haul stopped a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Somebody cancelled the job.
+    Cancelled,
+    /// It ran longer than it may.
+    TimedOut,
+    /// The host goes away.
+    Preempted,
+}
+
+impl Reason {
+    fn outcome(self) -> Outcome {
+        match self {
+            Self::Cancelled => Outcome::Cancelled,
+            Self::TimedOut => Outcome::TimedOut,
+            Self::Preempted => Outcome::Preempted,
+        }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ending {
+    outcome: Outcome,
+    /// The exit code of the container's process.
+    pub exit_code: Option<i64>,
+    /// What went wrong, for people.
+    pub message: Option<String>,
+    /// When the container started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+impl Ending {
+    fn without_container(outcome: Outcome, message: impl Into<String>) -> Self {
+        let message = Some(message.into());
+        Self { outcome, exit_code: None, message, started_at: None, finished_at: None }
+    }
+
+    /// It was stopped before its container was there.
+    pub fn before_start(reason: Reason) -> Self {
+        Self::without_container(reason.outcome(), "stopped before its container started")
+    }
+
+    /// The engine's fault.
+    pub fn engine_fault(message: impl Into<String>) -> Self {
+        Self::without_container(Outcome::EngineFault, message)
+    }
+
+    /// The image demands what the host does not have.
+    pub fn incompatible(message: impl Into<String>) -> Self {
+        Self::without_container(Outcome::IncompatibleHost, message)
+    }
+
+    /// What the engine's refusal means for the job.
+    pub fn from_engine(error: &EngineError) -> Self {
+        let outcome = match error {
+            EngineError::NoSuchImage { .. }
+            | EngineError::NoAccess { .. }
+            | EngineError::RegistryUnavailable { .. } => Outcome::ImageUnavailable,
+            EngineError::BadCommand { .. } => Outcome::Exited,
+            EngineError::MountFailed { .. } => Outcome::VolumeUnavailable,
+            EngineError::Unreachable { .. }
+            | EngineError::NoSpace { .. }
+            | EngineError::GpusMissing { .. }
+            | EngineError::LimitsRefused { .. }
+            | EngineError::NoSuchContainer { .. }
+            | EngineError::Timeout { .. }
+            | EngineError::Other { .. } => Outcome::EngineFault,
+        };
+        let mut ending = Self::without_container(outcome, error.to_string());
+        if let EngineError::BadCommand { code, .. } = error {
+            ending.exit_code = Some(*code);
+        }
+        ending
+    }
+
+    /// What the container's exit means, if haul asked it to stop for this reason, or the engine
+    /// went away at that time.
+    pub fn from_exit(exit: &Exit, asked: Option<Reason>, engine_went: bool) -> Self {
+        let (outcome, message) = match asked {
+            _ if engine_went => {
+                let message = "the container engine stopped or restarted while the job ran";
+                (Outcome::EngineFault, Some(message.to_owned()))
+            }
+            Some(reason) => (reason.outcome(), None),
+            None if exit.oom && exit.code != 0 => {
+                (Outcome::OutOfMemory, Some("killed for using more memory than resources.memory".into()))
+            }
+            None if exit.code == 0 => (Outcome::Succeeded, None),
+            None => (Outcome::Exited, exit.error.clone().filter(|text| !text.is_empty())),
+        };
+        Self {
+            outcome,
+            exit_code: Some(exit.code),
+            message,
+            started_at: exit.started_at,
+            finished_at: exit.finished_at,
+        }
+    }
+
+    /// The outcome for a job as it stands: what happens after somebody asked it to stop is not
+    /// held against it or the host.
+    pub fn outcome_of(&self, job: &Job) -> Outcome {
+        let stopped = job.cancel_requested.is_some() && self.outcome != Outcome::Succeeded;
+        if stopped { Outcome::Cancelled } else { self.outcome }
+    }
+}
+
+impl From<VolumeError> for Ending {
+    fn from(error: VolumeError) -> Self {
+        Self::without_container(Outcome::VolumeUnavailable, error.to_string())
+    }
+}
+
+impl From<SecretError> for Ending {
+    fn from(error: SecretError) -> Self {
+        Self::without_container(Outcome::IncompatibleHost, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(0, false, None, false, Outcome::Succeeded)]
+    #[case(3, false, None, false, Outcome::Exited)]
+    #[case(137, true, None, false, Outcome::OutOfMemory)]
+    // A child process was killed, the job went on.
+    #[case(0, true, None, false, Outcome::Succeeded)]
+    #[case(143, false, Some(Reason::Cancelled), false, Outcome::Cancelled)]
+    #[case(0, false, Some(Reason::TimedOut), false, Outcome::TimedOut)]
+    #[case(0, false, Some(Reason::Preempted), false, Outcome::Preempted)]
+    #[case(137, false, None, true, Outcome::EngineFault)]
+    // A job that ends in order when it is told to stop has not succeeded.
+    #[case(0, false, None, true, Outcome::EngineFault)]
+    fn an_exit_is_classified(
+        #[case] code: i64,
+        #[case] oom: bool,
+        #[case] asked: Option<Reason>,
+        #[case] engine_went: bool,
+        #[case] expected: Outcome,
+    ) {
+        let exit = Exit { code, oom, error: None, started_at: None, finished_at: None };
+        assert_eq!(Ending::from_exit(&exit, asked, engine_went).outcome, expected);
+    }
+}

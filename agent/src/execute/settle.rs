@@ -1,0 +1,63 @@
+//! After an attempt: the job's marker goes where its log says, and its next message is sent.
+//!
+//! Each step may be repeated, so a start of the agent that finds a job half-way through here
+//! simply runs it again.
+
+use std::time::Duration;
+
+use shared::{
+    id::{Attempt, Timestamp},
+    index::Shelf,
+    log::{Job, Phase, State},
+    message::Message,
+    queue::{Outgoing, QueueError},
+};
+
+use crate::{node::Node, patience::insist};
+
+/// The longest delay that every queue can hold a message for (SQS: 15 minutes).
+const LONGEST_DELAY: Duration = Duration::from_secs(900);
+
+/// Moves a job that this node held to where its log says that it is.
+pub async fn settle(node: &Node, job: &Job, attempt: Attempt) {
+    match &job.state {
+        State::Queued { not_before, .. } => {
+            insist("the job's marker", || node.index.add(job)).await;
+            send(node, job, delay(*not_before, node.clock.now())).await;
+        }
+        State::Done { phase, .. } => {
+            if *phase == Phase::Succeeded
+                && let Err(error) = node.outputs.link_latest(&job.id, attempt).await
+            {
+                tracing::warn!(error, "the link to the latest output is missing");
+            }
+            insist("the job's marker", || node.index.add(job)).await;
+        }
+        State::Held(_) => {}
+    }
+    leave(node, job).await;
+}
+
+/// Takes the job from this node's shelf, unless it is still held here.
+pub async fn leave(node: &Node, job: &Job) {
+    if job.held().is_some_and(|claim| claim.node == node.id) {
+        return;
+    }
+    let shelf = Shelf::Held { node: node.id.clone() };
+    insist("the job's marker", || node.index.remove(&shelf, &job.id)).await;
+}
+
+async fn send(node: &Node, job: &Job, delay: Duration) {
+    let Some(message) = Message::of(job) else { return };
+    let outgoing = Outgoing { team: job.spec.team.clone(), body: message.to_body() };
+    insist("the job's message", async || -> Result<(), QueueError> {
+        node.fleet.queue.ensure(&job.lane).await?;
+        node.fleet.queue.send(&job.lane, &outgoing, delay).await
+    })
+    .await;
+}
+
+fn delay(not_before: Option<Timestamp>, now: Timestamp) -> Duration {
+    let delay = not_before.and_then(|time| (time - now).to_std().ok()).unwrap_or_default();
+    delay.min(LONGEST_DELAY)
+}

@@ -1,0 +1,159 @@
+//! Watching a container: its exit, its time limit, its output, and what its agent is told.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use futures::{FutureExt, future::BoxFuture};
+use shared::{id::Timestamp, log::OutputSize, output::Chunks};
+use tokio::sync::watch;
+
+use super::{
+    Lost, Notice, Run,
+    outcome::{Ending, Reason},
+    owner,
+};
+use crate::{
+    engine::{Container, ContainerId, Engine, EngineError, Exit},
+    ship::Shipper,
+};
+
+/// How long the engine may take to answer a call that costs it nothing before it is reckoned to
+/// be going away.
+const ENGINE_ANSWERS: Duration = Duration::from_secs(3);
+
+/// How a container was found after it had ended.
+enum Found {
+    /// It exited; `engine_went` where the engine was away or going at that time.
+    Exited { exit: Exit, engine_went: bool },
+    /// It is not there any more.
+    Gone,
+}
+
+impl Run {
+    /// Watches a started container to its end.
+    pub(super) async fn supervise(&mut self, id: &ContainerId) -> Result<(Ending, OutputSize), Lost> {
+        let engine = self.node.engine.clone();
+        let Some(container) = inspect(&engine, id).await else {
+            return Ok((Ending::engine_fault("the container vanished"), self.shipped().await));
+        };
+        self.started(&container).await?;
+        tracing::info!(container = container.name, image = owner::image_of(&container), "running");
+        let (exited, has_exited) = watch::channel(false);
+        let shipper = Shipper {
+            engine: engine.clone(),
+            clock: self.node.clock.clone(),
+            container: id.clone(),
+            chunks: Chunks::new(self.node.fleet.store.clone(), self.job.id.clone(), self.attempt),
+            exited: has_exited,
+        };
+        let mut ship = pin!(shipper.run().fuse());
+        let mut wait = pin!(until_exit(engine.clone(), id.clone()).fuse());
+        let mut limits = pin!(self.limits(&container).fuse());
+        let mut stop: BoxFuture<'static, ()> = futures::future::pending().boxed();
+        let (mut asked, mut found, mut output) = (None, None, None);
+        loop {
+            let reason = tokio::select! {
+                ended = &mut wait, if found.is_none() => {
+                    found = Some(ended);
+                    exited.send_replace(true);
+                    None
+                }
+                shipped = &mut ship, if output.is_none() => {
+                    output = Some(shipped.map_err(|_| Lost)?);
+                    None
+                }
+                () = &mut stop => {
+                    stop = futures::future::pending().boxed();
+                    None
+                }
+                () = &mut limits => Some(Reason::TimedOut),
+                notice = self.notice() => match notice {
+                    Notice::Lost => return Err(Lost),
+                    Notice::Stop(reason) => Some(reason),
+                },
+            };
+            if let (Some(reason), None, None) = (reason, asked, &found) {
+                asked = Some(reason);
+                tracing::info!(?reason, grace = %self.job.spec.grace, "stopping");
+                stop = stop_container(engine.clone(), id.clone(), self.job.spec.grace.0).boxed();
+            }
+            if let (Some(found), Some(output)) = (&found, output) {
+                return Ok((ending(found, asked), output));
+            }
+        }
+    }
+
+    /// Warns the container when its time is nearly up, and ends when it is.
+    fn limits(&self, container: &Container) -> impl Future<Output = ()> + Send + use<> {
+        let (engine, clock, id) = (self.node.engine.clone(), self.node.clock.clone(), container.id.clone());
+        let started = container.started_at.unwrap_or_else(|| clock.now());
+        let (timeout, warn) = (self.job.spec.timeout, self.job.spec.warn);
+        async move {
+            let Some(timeout) = timeout else { return std::future::pending().await };
+            let left = |until: Timestamp| (until - clock.now()).to_std().unwrap_or_default();
+            if let Some(warn) = warn {
+                let at = started + timeout.0.saturating_sub(warn.0);
+                // Its time may have come while no agent was there; late is better than never.
+                tokio::time::sleep(left(at)).await;
+                if let Err(error) = engine.signal(&id, "SIGUSR1").await {
+                    tracing::warn!(%error, "the container could not be warned of its end");
+                }
+            }
+            tokio::time::sleep(left(started + timeout.0)).await;
+        }
+    }
+}
+
+fn ending(found: &Found, asked: Option<Reason>) -> Ending {
+    match found {
+        Found::Exited { exit, engine_went } => Ending::from_exit(exit, asked, *engine_went),
+        Found::Gone => Ending::engine_fault("the container was removed by somebody else while it ran"),
+    }
+}
+
+/// The container, once the engine answers; `None` where it has none of that id.
+async fn inspect(engine: &Arc<dyn Engine>, id: &ContainerId) -> Option<Container> {
+    crate::patience::insist("the container's state", || engine.inspect(id)).await
+}
+
+/// Stops it with notice, and does so again if the engine could not.
+async fn stop_container(engine: Arc<dyn Engine>, id: ContainerId, grace: Duration) {
+    let mut patience = crate::patience::Patience::default();
+    loop {
+        match engine.stop(&id, grace).await {
+            Ok(()) | Err(EngineError::NoSuchContainer { .. }) => return,
+            Err(error) => patience.wait("the container's stop", &error).await,
+        }
+    }
+}
+
+/// Waits until the container has exited, through restarts of the engine.
+async fn until_exit(engine: Arc<dyn Engine>, id: ContainerId) -> Found {
+    let mut engine_went = false;
+    let exit = loop {
+        match engine.wait(&id).await {
+            Ok(exit) => break exit,
+            Err(EngineError::NoSuchContainer { .. }) => return Found::Gone,
+            Err(error) => {
+                tracing::warn!(%error, "lost sight of the container; looking again");
+                engine_went = true;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                // A container that outlived the engine's restart was not ended by it.
+                match inspect(&engine, &id).await {
+                    None => return Found::Gone,
+                    Some(container) if container.exit.is_none() => engine_went = false,
+                    Some(_) => {}
+                }
+            }
+        }
+    };
+    // An engine that is shutting down stops its containers first and its answers last.
+    let answers = tokio::time::timeout(ENGINE_ANSWERS, engine.is_up()).await;
+    if !answers.unwrap_or(false) {
+        engine_went = true;
+        // The rest of the output and the removal need it back.
+        if inspect(&engine, &id).await.is_none() {
+            return Found::Gone;
+        }
+    }
+    Found::Exited { exit, engine_went }
+}

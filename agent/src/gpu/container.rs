@@ -1,0 +1,45 @@
+//! Which container a process is in, by its control group.
+
+use super::GpuProcess;
+
+/// The id of the container that a process is in, if it is in any.
+pub fn container_of(pid: u32) -> Option<String> {
+    container_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+}
+
+/// Engines name a container's group by its 64 hexadecimal digits: `/docker/<id>`,
+/// `/haul/<id>`, `/haul.slice/docker-<id>.scope`, `/libpod-<id>.scope`.
+fn container_in(cgroups: &str) -> Option<String> {
+    let parts = cgroups.split(['/', '\n']);
+    let mut names = parts.map(|part| {
+        let name = part.strip_suffix(".scope").unwrap_or(part);
+        name.rsplit_once('-').map_or(name, |(_, name)| name)
+    });
+    let id = names.find(|name| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    Some(id.to_owned())
+}
+
+/// The processes that are not ours.
+pub fn foreign(processes: &[GpuProcess], is_ours: impl Fn(u32) -> bool) -> Vec<&GpuProcess> {
+    processes.iter().filter(|process| !is_ours(process.pid)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("12:memory:/docker/ID\n1:name=systemd:/docker/ID\n", true)]
+    #[case("4:devices:/haul/ID\n", true)]
+    #[case("0::/haul.slice/docker-ID.scope\n", true)]
+    #[case("0::/machine.slice/libpod-ID.scope/container\n", true)]
+    #[case("0::/user.slice/user-1000.slice/session-3.scope\n", false)]
+    #[case("", false)]
+    fn containers_are_known_by_their_group(#[case] text: &str, #[case] inside: bool) {
+        let id = "0123456789abcdef".repeat(4);
+        let found = container_in(&text.replace("ID", &id));
+        assert_eq!(found, inside.then_some(id));
+    }
+}

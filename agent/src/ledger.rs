@@ -1,0 +1,286 @@
+//! What this host has and to whom it is given: the one place where a GPU changes hands.
+//!
+//! All of it is decided under one lock, without an await in between, so that no GPU can be given
+//! out twice. Whoever waits for something to become free watches [`Ledger::changes`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use shared::{
+    id::{Attempt, GpuUuid, JobId, LaneId, VolumeName},
+    job::{Arch, JobSpec},
+    lane::{Fit, GpuState, Misfit, Needs, Offer, OfferedGpu, OfferedVolume, choose, fit},
+    node::{Capacity, Mode, Refusal, Share},
+    units::Size,
+};
+use tokio::sync::watch;
+
+use crate::gpu::{Gpu, Inventory};
+
+/// What a job has been given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Holding {
+    /// Which try of it.
+    pub attempt: Attempt,
+    /// Its GPUs.
+    pub gpus: Vec<GpuUuid>,
+    /// Its CPU and memory.
+    pub share: Share,
+}
+
+/// What is known of the host.
+#[derive(Debug)]
+struct State {
+    inventory: Inventory,
+    foreign: BTreeMap<GpuUuid, String>,
+    volumes: BTreeMap<VolumeName, OfferedVolume>,
+    labels: BTreeMap<String, String>,
+    capacity: Capacity,
+    holdings: BTreeMap<JobId, Holding>,
+    mode: Mode,
+    problems: Vec<String>,
+    refusals: BTreeMap<LaneId, Refusal>,
+}
+
+/// The host's resources.
+#[derive(Debug)]
+pub struct Ledger {
+    state: Mutex<State>,
+    changes: watch::Sender<()>,
+}
+
+/// Whether a job may be taken.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Take {
+    /// It may; this is noted as given to it.
+    Given(Holding),
+    /// This host has the job already.
+    Already,
+    /// It may not, for these reasons.
+    Refused(Vec<Misfit>),
+}
+
+impl Ledger {
+    /// A host with this capacity and these labels; GPUs and volumes come with the first check.
+    pub fn new(capacity: Capacity, labels: BTreeMap<String, String>) -> Self {
+        let state = State {
+            inventory: Inventory::default(),
+            foreign: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            labels,
+            capacity,
+            holdings: BTreeMap::new(),
+            mode: Mode::Ready,
+            problems: Vec::new(),
+            refusals: BTreeMap::new(),
+        };
+        Self { state: Mutex::new(state), changes: watch::Sender::new(()) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of each change that may let a job in.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Notes what the GPUs look like now; `foreign` names what of them is used by others.
+    pub fn set_gpus(&self, inventory: Inventory, foreign: BTreeMap<GpuUuid, String>) {
+        let mut state = self.state();
+        let before = state.offer();
+        (state.inventory, state.foreign) = (inventory, foreign);
+        self.tell_if(state.offer() != before);
+    }
+
+    /// Notes how the volumes are.
+    pub fn set_volumes(&self, volumes: BTreeMap<VolumeName, OfferedVolume>) {
+        let mut state = self.state();
+        let changed = state.volumes != volumes;
+        state.volumes = volumes;
+        self.tell_if(changed);
+    }
+
+    /// Notes what keeps the host from taking any job.
+    pub fn set_problems(&self, problems: Vec<String>) {
+        let mut state = self.state();
+        let changed = state.problems != problems;
+        state.problems = problems;
+        self.tell_if(changed);
+    }
+
+    /// Whether new jobs are taken.
+    pub fn set_mode(&self, mode: Mode) {
+        let mut state = self.state();
+        let changed = state.mode != mode;
+        state.mode = mode;
+        self.tell_if(changed);
+    }
+
+    /// Whether new jobs are taken.
+    pub fn mode(&self) -> Mode {
+        self.state().mode
+    }
+
+    /// What keeps the host from taking any job.
+    pub fn problems(&self) -> Vec<String> {
+        self.state().problems.clone()
+    }
+
+    fn tell_if(&self, changed: bool) {
+        if changed {
+            self.changes.send_replace(());
+        }
+    }
+
+    /// What the host has, as lanes see it.
+    pub fn offer(&self) -> Offer {
+        self.state().offer()
+    }
+
+    /// Its CPU and memory.
+    pub fn capacity(&self) -> Capacity {
+        self.state().capacity
+    }
+
+    /// The GPUs as last read.
+    pub fn inventory(&self) -> Inventory {
+        self.state().inventory.clone()
+    }
+
+    /// Who has what.
+    pub fn holdings(&self) -> BTreeMap<JobId, Holding> {
+        self.state().holdings.clone()
+    }
+
+    /// How many jobs of these needs could be taken now, up to ten; 0 where the host takes none.
+    pub fn room(&self, needs: &Needs) -> usize {
+        let state = self.state();
+        if state.is_closed() || fit(needs, &state.offer()) != Fit::Now {
+            return 0;
+        }
+        let slots = state.capacity.slots.saturating_sub(state.capacity.slots_used) as usize;
+        let by_need = match needs.gpu_count() {
+            0 => {
+                let free = state.capacity.cpus - state.capacity.cpus_used;
+                // A job may ask for less than a core; which it does is only known once received.
+                if free > 0.0 { (free.ceil().min(10.0)) as usize } else { 0 }
+            }
+            count => {
+                let free = state.offer().gpus.iter().filter(|gpu| gpu.state == GpuState::Free).count();
+                free / count as usize
+            }
+        };
+        slots.min(by_need).min(10)
+    }
+
+    /// Gives a job what it needs, or says why not.
+    pub fn take(&self, job: &JobId, attempt: Attempt, spec: &JobSpec, memory: Option<Size>) -> Take {
+        let mut state = self.state();
+        if state.holdings.contains_key(job) {
+            return Take::Already;
+        }
+        let mut misfits = Vec::new();
+        if let Some(why) = state.closed_by() {
+            misfits.push(Misfit::Closed { why });
+        }
+        let needs = Needs::of(spec);
+        let offer = state.offer();
+        if let Fit::WhenEmpty(why) | Fit::Never(why) = fit(&needs, &offer) {
+            misfits.extend(why);
+        }
+        misfits.extend(state.capacity.misfits(spec, memory));
+        let gpus = choose(&needs, &offer);
+        let (true, Some(gpus)) = (misfits.is_empty(), gpus) else { return Take::Refused(misfits) };
+        let holding = Holding { attempt, gpus, share: Share::of(spec, memory) };
+        state.hold(job, holding.clone());
+        Take::Given(holding)
+    }
+
+    /// Notes what a job of an earlier start has, whether or not it would be given now.
+    pub fn adopt(&self, job: &JobId, holding: Holding) {
+        self.state().hold(job, holding);
+    }
+
+    /// Takes back what a job had.
+    pub fn give_back(&self, job: &JobId) {
+        let mut state = self.state();
+        if let Some(holding) = state.holdings.remove(job) {
+            state.capacity.give_back(holding.share);
+            self.tell_if(true);
+        }
+    }
+
+    /// Notes why a lane, or one job of it, was refused.
+    pub fn refuse(&self, lane: &LaneId, refusal: Refusal) {
+        self.state().refusals.insert(lane.clone(), refusal);
+    }
+
+    /// Notes that a lane was served.
+    pub fn served(&self, lane: &LaneId) {
+        self.state().refusals.remove(lane);
+    }
+
+    /// Why lanes were refused.
+    pub fn refusals(&self) -> BTreeMap<LaneId, Refusal> {
+        self.state().refusals.clone()
+    }
+}
+
+impl State {
+    fn closed_by(&self) -> Option<String> {
+        match self.mode {
+            Mode::Draining => Some("it is draining".into()),
+            Mode::Stopped => Some("its agent has stopped".into()),
+            Mode::Ready => (!self.problems.is_empty()).then(|| self.problems.join("; ")),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed_by().is_some()
+    }
+
+    fn hold(&mut self, job: &JobId, holding: Holding) {
+        self.capacity.take(holding.share);
+        self.holdings.insert(job.clone(), holding);
+    }
+
+    fn offer(&self) -> Offer {
+        let held: BTreeSet<&GpuUuid> = self.holdings.values().flat_map(|holding| &holding.gpus).collect();
+        let gpus = self.inventory.gpus.iter().map(|gpu| OfferedGpu {
+            uuid: gpu.uuid.clone(),
+            model: gpu.model.clone(),
+            memory: gpu.memory,
+            compute_capability: gpu.compute_capability,
+            state: self.gpu_state(gpu, held.contains(&gpu.uuid)),
+        });
+        Offer {
+            arch: Arch::HOST,
+            cuda: self.inventory.driver.as_ref().map(|driver| driver.cuda),
+            gpus: gpus.collect(),
+            volumes: self.volumes.clone(),
+            labels: self.labels.clone(),
+        }
+    }
+
+    fn gpu_state(&self, gpu: &Gpu, held: bool) -> GpuState {
+        if let Some(fault) = &gpu.fault {
+            GpuState::Out { why: fault.to_string() }
+        } else if held {
+            GpuState::Held
+        } else if gpu.mig {
+            GpuState::Out { why: "it is in MIG mode".into() }
+        } else if let Some(by) = self.foreign.get(&gpu.uuid) {
+            GpuState::Foreign { by: by.clone() }
+        } else {
+            GpuState::Free
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -1,0 +1,93 @@
+//! What the tasks of an agent share.
+
+use std::sync::Arc;
+
+use shared::{
+    clock::{Chance, Clock},
+    fleet::Fleet,
+    id::{Incarnation, NodeId},
+    index::Index,
+    log::{Author, Log},
+    node::Capacity,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::AgentConfig, engine::Engine, gpu::Reader, ledger::Ledger, outputs::Outputs, secret::Secrets,
+    task::Tasks, volume::Volumes,
+};
+
+/// A host with an agent.
+pub struct Node {
+    /// Its name in the fleet.
+    pub id: NodeId,
+    /// This run of its agent.
+    pub incarnation: Incarnation,
+    /// What it was told.
+    pub config: AgentConfig,
+    /// Where jobs come from and results go.
+    pub fleet: Fleet,
+    /// The jobs' logs, in this node's name.
+    pub log: Log,
+    /// Where jobs stand.
+    pub index: Index,
+    /// The container engine.
+    pub engine: Arc<dyn Engine>,
+    /// The GPUs.
+    pub gpus: Reader,
+    /// What jobs may mount.
+    pub volumes: Volumes,
+    /// What jobs may be told.
+    pub secrets: Secrets,
+    /// Where jobs leave their results.
+    pub outputs: Outputs,
+    /// Who has what.
+    pub ledger: Ledger,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub chance: Chance,
+    /// The attempts that run here.
+    pub attempts: Tasks,
+    /// Cancelled when all running jobs are to be stopped with notice and queued again.
+    pub hand_back: CancellationToken,
+}
+
+impl Node {
+    /// A node of this fleet.
+    pub fn new(
+        config: AgentConfig,
+        fleet: Fleet,
+        engine: Arc<dyn Engine>,
+        gpus: Reader,
+        clock: Arc<dyn Clock>,
+        chance: Chance,
+    ) -> Self {
+        let (id, incarnation) = (config.node.clone(), chance.incarnation());
+        let author = Author::Node { name: id.clone(), incarnation: incarnation.clone() };
+        let capacity = Capacity {
+            cpus: config.cpus,
+            memory: config.memory,
+            slots: config.max_jobs,
+            ..Capacity::default()
+        };
+        Self {
+            log: Log::new(fleet.store.clone(), clock.clone(), chance.clone(), author),
+            index: Index::new(fleet.store.clone()),
+            volumes: Volumes::new(config.volumes.clone()),
+            secrets: Secrets::new(config.secrets_dir.clone()),
+            outputs: Outputs::new(config.outputs_dir.clone()),
+            ledger: Ledger::new(capacity, config.labels.clone()),
+            id,
+            incarnation,
+            config,
+            fleet,
+            engine,
+            gpus,
+            clock,
+            chance,
+            attempts: Tasks::default(),
+            hand_back: CancellationToken::new(),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Where jobs leave their results: directories of the host, kept after the job.
+//!
+//! ```text
+//! <outputs>/<job>/attempt-<k>/   HAUL_OUTPUT_DIR of attempt k
+//! <outputs>/<job>/checkpoint/    HAUL_CHECKPOINT_DIR, the same for every attempt
+//! <outputs>/<job>/latest         a link to the attempt that succeeded
+//! ```
+//!
+//! On an NFS mount that all hosts share, a job that is tried again elsewhere finds its
+//! checkpoints there.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt, symlink},
+    path::PathBuf,
+};
+
+use shared::id::{Attempt, JobId};
+
+use crate::volume::with_deadline;
+
+/// Where the directories of an attempt are, on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptDirs {
+    /// Of this attempt.
+    pub output: PathBuf,
+    /// Of all attempts.
+    pub checkpoint: PathBuf,
+}
+
+/// The directory below which all jobs' results lie.
+#[derive(Debug, Clone)]
+pub struct Outputs {
+    root: PathBuf,
+}
+
+impl Outputs {
+    /// Results below this directory.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The directories of an attempt.
+    pub fn of(&self, job: &JobId, attempt: Attempt) -> AttemptDirs {
+        let job = self.root.join(job.as_str());
+        AttemptDirs { output: job.join(format!("attempt-{attempt}")), checkpoint: job.join("checkpoint") }
+    }
+
+    /// Makes them. Any user may write, since containers run as any user; who may enter is decided
+    /// by the directory above.
+    ///
+    /// # Errors
+    /// What the file system says, with the path.
+    pub async fn make(&self, job: &JobId, attempt: Attempt) -> Result<AttemptDirs, String> {
+        let dirs = self.of(job, attempt);
+        let made = dirs.clone();
+        with_deadline(move || {
+            for dir in [&made.output, &made.checkpoint] {
+                let built = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
+                let open = built.and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o1777)));
+                open.map_err(|e| format!("the output directory {} cannot be made: {e}", dir.display()))?;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(dirs)
+    }
+
+    /// Lets `latest` point to the attempt that succeeded.
+    ///
+    /// # Errors
+    /// What the file system says, with the path.
+    pub async fn link_latest(&self, job: &JobId, attempt: Attempt) -> Result<(), String> {
+        let link = self.root.join(job.as_str()).join("latest");
+        with_deadline(move || {
+            let new = link.with_extension("new");
+            let linked = remove(&new).and_then(|()| symlink(format!("attempt-{attempt}"), &new));
+            let moved = linked.and_then(|()| fs::rename(&new, &link));
+            moved.map_err(|e| format!("{} cannot be made: {e}", link.display()))
+        })
+        .await
+    }
+}
+
+fn remove(path: &std::path::Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn attempts_share_checkpoints_and_latest_moves_on() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let outputs = Outputs::new(root.path().into());
+        let job = JobId::new("j").expect("valid");
+        let first = outputs.make(&job, Attempt(1)).await.expect("made");
+        let second = outputs.make(&job, Attempt(2)).await.expect("made");
+        assert_eq!(first.checkpoint, second.checkpoint);
+        assert_ne!(first.output, second.output);
+        fs::write(second.output.join("metrics.json"), "{}").expect("written");
+        for attempt in [1, 2, 2] {
+            outputs.link_latest(&job, Attempt(attempt)).await.expect("linked");
+        }
+        assert!(root.path().join("j/latest/metrics.json").is_file());
+    }
+}

@@ -1,0 +1,93 @@
+//! An agent's start: what an earlier run of it left is taken up, finished or removed.
+//!
+//! Containers outlive the agent. Those whose job's log says that this node holds it are adopted,
+//! in the attempt that they belong to; their output goes on where the store has it. A job that was
+//! claimed and has no container is begun; one whose container was started and is gone has failed by
+//! the engine's fault. What is held by nobody is removed. Steps that a crash cut in two are
+//! repeated. What to do is decided by [`plan`], which is pure.
+
+mod plan;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use futures::{StreamExt, stream};
+use shared::{
+    id::JobId,
+    index::{Marker, Shelf},
+    log::Job,
+};
+use tracing::Instrument;
+
+use crate::{
+    engine::Container,
+    execute::{self, Owner, labels_of, settle},
+    node::Node,
+    patience::insist,
+};
+
+/// How many logs are read at once.
+const PARALLEL: usize = 16;
+
+/// Takes up what an earlier run left. Returns when all of it is decided; adopted jobs run on in
+/// [`Node::attempts`].
+pub async fn recover(node: &Arc<Node>) {
+    let labels = labels_of(node.fleet.store.url().as_str(), &node.id);
+    let containers = insist("the list of containers", || node.engine.list(&labels)).await;
+    let shelf: BTreeSet<JobId> = insist("the index", || node.index.held_by(&node.id))
+        .await
+        .into_iter()
+        .map(|Marker { job, .. }| job)
+        .collect();
+    let jobs = read_jobs(node, &containers, &shelf).await;
+    let plan = plan::plan(&node.id, containers, &shelf, jobs);
+    for (job, holding, stage) in plan.resume {
+        let span = tracing::info_span!("job", job = %job.id, attempt = %holding.attempt, node = %node.id);
+        span.in_scope(|| tracing::info!(?stage, "taken up from an earlier run of the agent"));
+        node.ledger.adopt(&job.id, holding);
+        let owner = node.clone();
+        let task = async move {
+            // The claim may have been cut off before it took the job from where it waited.
+            let waited = Shelf::Sent { lane: job.lane.clone(), team: job.spec.team.clone() };
+            insist("the job's old marker", || owner.index.remove(&waited, &job.id)).await;
+            execute::run(owner.clone(), job, stage).await;
+        };
+        node.attempts.spawn("attempt", task.instrument(span));
+    }
+    for container in plan.remove {
+        tracing::info!(container = container.name, "removed a container that nobody owns any more");
+        insist("the container's removal", || node.engine.remove(&container.id)).await;
+    }
+    for (job, attempt) in plan.settle {
+        tracing::info!(job = %job.id, state = %job.phase(), "finished what an earlier run had begun");
+        settle::settle(node, &job, attempt).await;
+    }
+    for job in plan.forget {
+        let shelf = Shelf::Held { node: node.id.clone() };
+        insist("the marker of no job", || node.index.remove(&shelf, &job)).await;
+    }
+}
+
+async fn read_jobs(
+    node: &Arc<Node>,
+    containers: &[Container],
+    shelf: &BTreeSet<JobId>,
+) -> BTreeMap<JobId, Job> {
+    let owned = containers.iter().filter_map(|container| Some(Owner::of(container)?.job));
+    let ids: BTreeSet<JobId> = owned.chain(shelf.iter().cloned()).collect();
+    stream::iter(ids)
+        .map(|id| async move {
+            let job = insist("a job's log", || node.log.read(&id)).await;
+            job.map(|job| (id, job))
+        })
+        .buffer_unordered(PARALLEL)
+        .filter_map(|found| async move { found })
+        .collect()
+        .await
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

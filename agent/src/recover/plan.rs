@@ -1,0 +1,86 @@
+//! What a starting agent does with what it finds. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::{
+    id::{Attempt, JobId, NodeId},
+    log::Job,
+};
+
+use crate::{
+    engine::{Container, ContainerState},
+    execute::{Owner, Stage},
+    ledger::Holding,
+};
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Attempts that are taken up where they stand.
+    pub resume: Vec<(Job, Holding, Stage)>,
+    /// Jobs whose marker still lies on this node's shelf though they are not held by it.
+    pub settle: Vec<(Job, Attempt)>,
+    /// Markers of jobs that do not exist: a client died while it submitted.
+    pub forget: Vec<JobId>,
+    /// Containers that nobody owns.
+    pub remove: Vec<Container>,
+}
+
+/// Decides on all containers of this node and all jobs that its shelf names; `jobs` has those of
+/// both that exist.
+pub fn plan(
+    node: &NodeId,
+    containers: Vec<Container>,
+    shelf: &BTreeSet<JobId>,
+    mut jobs: BTreeMap<JobId, Job>,
+) -> Plan {
+    let mut plan = Plan::default();
+    let mut owned: BTreeMap<JobId, (Container, Owner)> = BTreeMap::new();
+    for container in containers {
+        let owner = Owner::of(&container);
+        let held = owner.as_ref().and_then(|owner| jobs.get(&owner.job));
+        match (owner, held) {
+            (Some(owner), Some(job)) if job.is_held_by(node, owner.attempt) => {
+                owned.insert(owner.job.clone(), (container, owner));
+            }
+            _ => plan.remove.push(container),
+        }
+    }
+    for id in shelf {
+        if !jobs.contains_key(id) {
+            plan.forget.push(id.clone());
+        }
+    }
+    for (id, job) in std::mem::take(&mut jobs) {
+        let claim = job.held().filter(|claim| claim.node == *node).cloned();
+        match (claim, owned.remove(&id)) {
+            (Some(_), Some((container, owner))) => {
+                plan.resume.push((job, owner.holding, stage(container)));
+            }
+            (Some(claim), None) => {
+                let share = shared::node::Share::of(&job.spec, job.memory());
+                let holding = Holding { attempt: claim.attempt, gpus: claim.gpus, share };
+                let stage = if claim.started.is_some() { Stage::Gone } else { Stage::Claimed };
+                plan.resume.push((job, holding, stage));
+            }
+            (None, _) if shelf.contains(&id) => {
+                let attempt = job.attempt.unwrap_or(Attempt::FIRST);
+                plan.settle.push((job, attempt));
+            }
+            (None, _) => {}
+        }
+    }
+    plan
+}
+
+fn stage(container: Container) -> Stage {
+    match container.state {
+        ContainerState::Created => Stage::Made(container),
+        ContainerState::Running
+        | ContainerState::Paused
+        | ContainerState::Restarting
+        | ContainerState::Exited
+        | ContainerState::Removing
+        | ContainerState::Dead => Stage::Started(container),
+    }
+}

@@ -1,0 +1,22 @@
+//! What haul says of its own doing: lines for people, and JSON where an agent's go to a file or a
+//! journal.
+//! Levels: `error`, a person must act; `warn`, haul healed or waits; `info`, a state changed.
+
+use std::io::IsTerminal;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// Starts it, on standard error. `HAUL_LOG` chooses levels, as in `debug` or `haul=debug,warn`.
+pub fn start(default: LevelFilter, is_agent: bool) {
+    let filter =
+        EnvFilter::builder().with_default_directive(default.into()).with_env_var("HAUL_LOG").from_env_lossy();
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if !is_agent {
+        builder.compact().without_time().init();
+    } else if std::io::stderr().is_terminal() {
+        builder.compact().init();
+    } else {
+        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
+    }
+}

@@ -1,0 +1,207 @@
+//! Volumes: host directories that jobs may mount, never anything outside them.
+//!
+//! A volume is often an NFS mount, and a server that is gone makes every call on it hang for
+//! ever. So volumes are only touched from threads that may be left behind, with a deadline.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use shared::{
+    id::VolumeName,
+    lane::{Access, OfferedVolume},
+};
+
+use crate::config::VolumeConfig;
+
+/// How long a volume may take to answer. NFS over a slow link takes tens of milliseconds; one
+/// that takes seconds would stall every job on it.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A mount that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The host does not offer the volume.
+    #[error("this host does not offer volume {0}")]
+    Unknown(VolumeName),
+    /// The host offers it read-only.
+    #[error("this host offers volume {0} read-only")]
+    ReadOnly(VolumeName),
+    /// The path leads out of the volume, by `..` or by a symbolic link.
+    #[error("{path:?} leads outside volume {volume}")]
+    Outside {
+        /// The volume.
+        volume: VolumeName,
+        /// The path below it.
+        path: String,
+    },
+    /// The path is not there.
+    #[error("volume {volume} has no directory or file {path:?}")]
+    NotFound {
+        /// The volume.
+        volume: VolumeName,
+        /// The path below it.
+        path: String,
+    },
+    /// It does not answer, or with an error.
+    #[error("volume {volume} at {} is not usable: {why}", path.display())]
+    Down {
+        /// The volume.
+        volume: VolumeName,
+        /// Where it is.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
+}
+
+/// The host's volumes.
+#[derive(Debug, Clone, Default)]
+pub struct Volumes(BTreeMap<VolumeName, VolumeConfig>);
+
+impl Volumes {
+    /// These volumes.
+    pub fn new(volumes: BTreeMap<VolumeName, VolumeConfig>) -> Self {
+        Self(volumes)
+    }
+
+    /// Looks at each volume, and says what is wrong with it.
+    pub async fn check(&self) -> BTreeMap<VolumeName, OfferedVolume> {
+        let checks = self.0.iter().map(|(name, volume)| async move {
+            let access = if volume.read_only { Access::Read } else { Access::Write };
+            let root = volume.path.clone();
+            let problem = with_deadline(move || open_root(&root).map(drop)).await.err();
+            (name.clone(), OfferedVolume { access, problem })
+        });
+        futures::future::join_all(checks).await.into_iter().collect()
+    }
+
+    /// The host's path for a mount, with all symbolic links followed, inside the volume.
+    ///
+    /// # Errors
+    /// [`VolumeError`]
+    pub async fn resolve(
+        &self,
+        volume: &VolumeName,
+        path: Option<&str>,
+        access: Access,
+    ) -> Result<PathBuf, VolumeError> {
+        let config = self.0.get(volume).ok_or_else(|| VolumeError::Unknown(volume.clone()))?;
+        if config.read_only && access == Access::Write {
+            return Err(VolumeError::ReadOnly(volume.clone()));
+        }
+        let (root, below) = (config.path.clone(), path.unwrap_or(".").to_owned());
+        let found = with_deadline(move || Ok(beneath(&root, &below))).await;
+        let shown = || path.unwrap_or(".").to_owned();
+        match found {
+            Ok(Ok(path)) => Ok(path),
+            Ok(Err(rustix::io::Errno::XDEV | rustix::io::Errno::LOOP)) => {
+                Err(VolumeError::Outside { volume: volume.clone(), path: shown() })
+            }
+            Ok(Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR)) if path.is_some() => {
+                Err(VolumeError::NotFound { volume: volume.clone(), path: shown() })
+            }
+            Ok(Err(errno)) => Err(self.down(volume, config, std::io::Error::from(errno).to_string())),
+            Err(why) => Err(self.down(volume, config, why)),
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as one")]
+    fn down(&self, volume: &VolumeName, config: &VolumeConfig, why: String) -> VolumeError {
+        VolumeError::Down { volume: volume.clone(), path: config.path.clone(), why }
+    }
+}
+
+fn open_root(root: &Path) -> Result<OwnedFd, String> {
+    rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| std::io::Error::from(errno).to_string())
+}
+
+/// The real path of `below`, which the kernel keeps beneath `root` while it follows links
+/// (`openat2(2)`, `RESOLVE_BENEATH`).
+fn beneath(root: &Path, below: &str) -> Result<PathBuf, rustix::io::Errno> {
+    let root =
+        rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let found = rustix::fs::openat2(&root, below, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), flags)?;
+    use std::os::fd::AsRawFd;
+    std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
+        .map_err(|e| rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO))
+}
+
+/// Runs it on a thread that may be left behind. A thread stuck on a dead server is not counted
+/// against the runtime's own.
+pub(crate) async fn with_deadline<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("volume".into()).spawn(move || {
+        // Nobody listens any more after the deadline.
+        let _ = answer.send(call());
+    });
+    thread.map_err(|e| format!("no thread to look at it: {e}"))?;
+    match tokio::time::timeout(DEADLINE, answered).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err("looking at it failed".into()),
+        Err(_) => Err(format!("it did not answer within {} s", DEADLINE.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volumes(dir: &Path, read_only: bool) -> (Volumes, VolumeName) {
+        let name = VolumeName::new("data").expect("valid");
+        let config = VolumeConfig { path: dir.to_owned(), read_only };
+        (Volumes::new(BTreeMap::from([(name.clone(), config)])), name)
+    }
+
+    #[tokio::test]
+    async fn a_path_inside_is_found_and_one_outside_is_not() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let root = dir.path().canonicalize().expect("there");
+        std::fs::create_dir_all(root.join("a/b")).expect("made");
+        std::os::unix::fs::symlink("a/b", root.join("inside")).expect("made");
+        std::os::unix::fs::symlink("/etc", root.join("absolute")).expect("made");
+        std::os::unix::fs::symlink("../..", root.join("up")).expect("made");
+        let (volumes, name) = volumes(&root, false);
+        let resolve = async |path: Option<&str>| volumes.resolve(&name, path, Access::Write).await;
+        assert_eq!(resolve(None).await.expect("inside"), root);
+        assert_eq!(resolve(Some("a/b")).await.expect("inside"), root.join("a/b"));
+        assert_eq!(resolve(Some("inside")).await.expect("inside"), root.join("a/b"));
+        for outside in ["absolute", "absolute/passwd", "up", "..", "a/../../x", "/etc"] {
+            let error = resolve(Some(outside)).await.expect_err("outside");
+            assert_eq!(error.to_string(), format!("{outside:?} leads outside volume data"));
+        }
+        let error = resolve(Some("a/c")).await.expect_err("not there");
+        assert_eq!(error.to_string(), "volume data has no directory or file \"a/c\"");
+    }
+
+    #[tokio::test]
+    async fn a_read_only_volume_is_not_given_for_writing() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (volumes, name) = volumes(dir.path(), true);
+        let error = volumes.resolve(&name, None, Access::Write).await.expect_err("read-only");
+        assert_eq!(error.to_string(), "this host offers volume data read-only");
+        volumes.resolve(&name, None, Access::Read).await.expect("may be read");
+        let unknown = VolumeName::new("models").expect("valid");
+        let error = volumes.resolve(&unknown, None, Access::Read).await.expect_err("unknown");
+        assert_eq!(error.to_string(), "this host does not offer volume models");
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_is_gone_is_a_problem_until_it_is_back() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("mount");
+        let (volumes, name) = volumes(&path, false);
+        let problem = async || volumes.check().await[&name].problem.clone();
+        assert_eq!(problem().await.as_deref(), Some("No such file or directory (os error 2)"));
+        std::fs::create_dir(&path).expect("made");
+        assert_eq!(problem().await, None);
+    }
+}

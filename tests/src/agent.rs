@@ -1,0 +1,93 @@
+//! An agent's process.
+
+use std::{fs::File, path::PathBuf, process::Child};
+
+use rustix::process::Signal;
+
+use crate::{World, engine::signal, eventually};
+
+/// An agent that runs, or ran.
+pub struct Agent<'w> {
+    world: &'w World,
+    name: String,
+    flags: Vec<String>,
+    process: Option<Child>,
+}
+
+impl<'w> Agent<'w> {
+    /// Starts an agent of this name and waits until it is ready.
+    pub fn start(world: &'w World, name: &str, flags: &[&str]) -> Self {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut agent = Self { world, name: name.into(), flags, process: None };
+        agent.launch();
+        agent.until_ready();
+        agent
+    }
+
+    /// Its state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.world.path(&format!("state-{}", self.name))
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.world.path(&format!("{}.log", self.name))).unwrap_or_default()
+    }
+
+    /// Starts its process again.
+    pub fn launch(&mut self) {
+        let log = self.world.path(&format!("{}.log", self.name));
+        let log = File::options().create(true).append(true).open(log).expect("opened");
+        let mut command = self.world.command(["agent", "--node", &self.name]);
+        command.arg("--state-dir").arg(self.state_dir()).args(&self.flags).stderr(log);
+        self.process = Some(command.spawn().expect("haul starts"));
+    }
+
+    /// Waits until it answers.
+    pub fn until_ready(&mut self) {
+        let dir = self.state_dir();
+        eventually("the agent answers", || {
+            let process = self.process.as_mut().expect("started");
+            if let Some(status) = process.try_wait().expect("asked") {
+                panic!("the agent ended with {status}: {}", self.said());
+            }
+            let args = ["agent".as_ref(), "status".as_ref(), "--state-dir".as_ref(), dir.as_os_str()];
+            (self.world.run(args).code == 0).then_some(())
+        });
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("running").id()
+    }
+
+    /// kill -9: it gets no word in.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            signal(process.id(), Signal::KILL);
+            process.wait().expect("ends");
+        }
+    }
+
+    /// SIGTERM, and its exit code.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn stop(&mut self) -> i32 {
+        let mut process = self.process.take().expect("running");
+        signal(process.id(), Signal::TERM);
+        eventually("the agent ends", || process.try_wait().expect("asked")).code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- what agent {} said:\n{}", self.name, self.said());
+        }
+    }
+}

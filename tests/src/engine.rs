@@ -1,0 +1,123 @@
+//! The container engine, by its own command line: what the tests see must not come from haul.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use crate::eventually;
+
+/// The engine's command line for this address, the machine's own without.
+pub fn docker(address: Option<&str>) -> Command {
+    let mut command = Command::new("docker");
+    command.env_remove("DOCKER_HOST").stdin(Stdio::null());
+    if let Some(address) = address {
+        command.env("DOCKER_HOST", address);
+    }
+    command
+}
+
+/// What the engine's command line prints.
+///
+/// # Panics
+/// When it fails.
+pub fn ask(address: Option<&str>, args: &[&str]) -> String {
+    let output = docker(address).args(args).output().expect("docker starts");
+    assert!(output.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The names of a fleet's containers, in any state.
+pub fn containers(address: Option<&str>, fleet: &str) -> Vec<String> {
+    let filter = format!("label=haul.fleet={fleet}");
+    let mut list = docker(address);
+    list.args(["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]);
+    let Ok(output) = list.output() else { return Vec::new() };
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+/// Removes containers.
+pub fn remove(address: Option<&str>, names: &[String]) {
+    if !names.is_empty() {
+        let mut remove = docker(address);
+        // The engine may be gone already, and its containers with it.
+        let _ = remove.args(["rm", "--force", "--volumes"]).args(names).output();
+    }
+}
+
+/// An engine of a test's own, in its own network namespace, that can be stopped and started.
+pub struct Engine {
+    dir: TempDir,
+    process: Option<Child>,
+}
+
+impl Engine {
+    /// Starts one, with the images that the machine's own engine has under these names.
+    pub fn start(images: &[&str]) -> Self {
+        let mut engine = Self { dir: tempfile::tempdir().expect("temporary directory"), process: None };
+        engine.up();
+        for image in images {
+            let mut save =
+                docker(None).args(["save", image]).stdout(Stdio::piped()).spawn().expect("docker starts");
+            let saved = save.stdout.take().expect("piped");
+            let mut load = docker(Some(&engine.address()));
+            let loaded = load.args(["load", "-q"]).stdin(saved).output().expect("docker starts");
+            assert!(loaded.status.success() && save.wait().expect("ends").success());
+        }
+        engine
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        format!("unix://{}", self.path("docker.sock").display())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts it, and waits until it answers.
+    pub fn up(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log")).expect("opened");
+        let mut dockerd = Command::new("unshare");
+        dockerd.args(["--net", "dockerd", "--bridge", "none", "--iptables=false", "-H", &self.address()]);
+        for (flag, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
+            dockerd.arg(flag).arg(self.path(name));
+        }
+        let process = dockerd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        self.process = Some(process.expect("dockerd starts"));
+        let address = self.address();
+        eventually("the engine answers", || {
+            let asked = docker(Some(&address)).args(["version"]).output().expect("docker starts");
+            asked.status.success().then_some(())
+        });
+    }
+
+    /// Stops it in order, as a package upgrade does: its containers are stopped.
+    pub fn down(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        signal(process.id(), rustix::process::Signal::TERM);
+        process.wait().expect("dockerd ends");
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.down();
+        // What a container had mounted is not always let go of.
+        for place in ["exec/netns/default", "data/overlay2", "data"] {
+            let _ = Command::new("umount").args(["-q", "-l"]).arg(self.path(place)).output();
+        }
+    }
+}
+
+/// Sends a signal to a process.
+///
+/// # Panics
+/// When it is gone.
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    rustix::process::kill_process(pid, signal).expect("the process is there");
+}

@@ -1,0 +1,185 @@
+//! A fleet of a test's own, and the commands given to it.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{engine, eventually};
+
+/// The image of the small jobs, made by `examples/images/build busybox`.
+pub const BUSYBOX: &str = "haul/busybox:1";
+
+/// The project's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+/// The built program.
+///
+/// # Panics
+/// When it has not been built.
+pub fn haul() -> PathBuf {
+    let test = std::env::current_exe().expect("this test's path");
+    let target = test.ancestors().nth(2).expect("target/debug").to_owned();
+    let haul = target.join("haul");
+    assert!(haul.is_file(), "{} is not built; run: cargo build", haul.display());
+    haul
+}
+
+/// A fleet in a temporary directory.
+pub struct World {
+    dir: TempDir,
+    engine: Option<String>,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Done {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it said beside that.
+    pub stderr: String,
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+}
+
+impl Done {
+    /// Its output, if it succeeded.
+    ///
+    /// # Panics
+    /// When it did not.
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "failed: {self:?}");
+        self.stdout
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl World {
+    /// A fleet on the machine's own engine.
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("temporary directory"), engine: None }
+    }
+
+    /// A fleet on another engine.
+    pub fn on_engine(address: String) -> Self {
+        let mut world = Self::new();
+        world.engine = Some(address);
+        world
+    }
+
+    /// A path in the test's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The fleet's URL.
+    pub fn fleet(&self) -> String {
+        format!("file://{}/fleet", self.dir.path().display())
+    }
+
+    /// A command on this fleet, ready to start.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(haul());
+        // Nothing of whoever runs the tests.
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HAUL_")) {
+            command.env_remove(name);
+        }
+        command.args(args).current_dir(self.dir.path());
+        command.env("HAUL_FLEET", self.fleet()).env("HAUL_STATE_DIR", self.path("state"));
+        command.env("XDG_DATA_HOME", self.path("data"));
+        if let Some(engine) = &self.engine {
+            command.env("HAUL_ENGINE", engine);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Done {
+        self.command(args).output().expect("haul starts").into()
+    }
+
+    /// Starts a command.
+    pub fn start<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Child {
+        self.command(args).spawn().expect("haul starts")
+    }
+
+    /// Runs a command that prints JSON.
+    ///
+    /// # Panics
+    /// When it fails, or prints something else.
+    pub fn json<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Value {
+        let text = self.run(args).ok();
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("no JSON ({e}): {text}"))
+    }
+
+    /// Writes a job's file and gives its path.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
+    /// Submits a small shell job with these flags and gives its id.
+    pub fn submit(&self, flags: &[&str], script: &str) -> String {
+        let job = ["--", BUSYBOX, "sh", "-c", script];
+        let args = ["submit"].iter().chain(flags).chain(&job);
+        self.run(args).ok().trim().to_owned()
+    }
+
+    /// A job's state by `haul status`.
+    pub fn state(&self, id: &str) -> String {
+        let status = self.json(["status", id, "--json"]);
+        status["job"]["state"].as_str().expect("a state").to_owned()
+    }
+
+    /// Waits until a job is in a state.
+    pub fn until(&self, id: &str, state: &str) {
+        eventually(&format!("job {id} is {state}"), || (self.state(id) == state).then_some(()));
+    }
+
+    /// A job's history.
+    pub fn history(&self, id: &str) -> Vec<Value> {
+        let status = self.json(["status", id, "--json"]);
+        status["history"].as_array().expect("a history").clone()
+    }
+
+    /// The events of a kind in a job's history.
+    pub fn events(&self, id: &str, kind: &str) -> Vec<Value> {
+        let events = self.history(id).into_iter().map(|entry| entry["event"].clone());
+        events.filter(|event| event["kind"] == kind).collect()
+    }
+
+    /// The containers of this fleet, by name, in any state.
+    pub fn containers(&self) -> Vec<String> {
+        engine::containers(self.engine.as_deref(), &format!("{}", self.fleet()))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        engine::remove(self.engine.as_deref(), &self.containers());
+    }
+}
