@@ -147,6 +147,4 @@ fn jobs_under_a_restarted_engine_are_tried_again_and_not_charged() {
         assert_eq!(outcomes, ["\"engine_fault\"", "\"succeeded\""]);
     }
     eventually("no container is left", || world.containers().is_empty().then_some(()));
-    drop(world);
-    drop(engine);
 }
