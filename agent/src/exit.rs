@@ -2,7 +2,13 @@
 
 use std::process::ExitCode;
 
-use shared::{client::ClientError, fleet::FleetError, job::SpecError, store::StoreError};
+use shared::{
+    client::ClientError,
+    fleet::FleetError,
+    job::SpecError,
+    log::LogError,
+    store::{ProbeError, StoreError},
+};
 
 use crate::{config::ConfigError, engine::EngineError};
 
@@ -52,12 +58,40 @@ fn code(error: &anyhow::Error) -> u8 {
     FAILED
 }
 
+/// The store's error within another that only hands it on, which a chain of causes leaves out.
+fn store_error<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e StoreError> {
+    let of_fleet = |error: &'e FleetError| match error {
+        FleetError::Store(error) => Some(error),
+        _ => None,
+    };
+    let of_log = |error: &'e LogError| match error {
+        LogError::Store(error) => Some(error),
+        LogError::Record { .. } | LogError::Fold(_) => None,
+    };
+    if let Some(error) = cause.downcast_ref::<ClientError>() {
+        return match error {
+            ClientError::Store(error) => Some(error),
+            ClientError::Fleet(error) => of_fleet(error),
+            ClientError::Log(error) => of_log(error),
+            _ => None,
+        };
+    }
+    let direct = cause.downcast_ref::<StoreError>();
+    direct
+        .or_else(|| cause.downcast_ref().and_then(of_fleet))
+        .or_else(|| cause.downcast_ref().and_then(of_log))
+        .or_else(|| match cause.downcast_ref() {
+            Some(ProbeError::Store(error)) => Some(error),
+            _ => None,
+        })
+}
+
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| {
         if let Some(EngineError::Unreachable { .. }) = cause.downcast_ref() {
             return Some("haul doctor checks the engine and the rest of this host");
         }
-        match cause.downcast_ref::<StoreError>() {
+        match store_error(cause) {
             Some(StoreError::Denied { .. } | StoreError::Directory { .. }) => {
                 return Some(
                     "check who owns the store and who you are; --fleet or HAUL_FLEET names another fleet",

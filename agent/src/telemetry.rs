@@ -9,8 +9,12 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 /// Starts it, on standard error. `HAUL_LOG` chooses levels, as in `debug` or `haul=debug,warn`.
 pub fn start(default: LevelFilter, is_agent: bool) {
-    let filter =
-        EnvFilter::builder().with_default_directive(default.into()).with_env_var("HAUL_LOG").from_env_lossy();
+    let filter = EnvFilter::builder()
+        .with_default_directive(default.into())
+        .with_env_var("HAUL_LOG")
+        .from_env_lossy()
+        // Its debug lines show whole requests, and with them a job's secrets.
+        .add_directive("bollard=info".parse().expect("a valid directive"));
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     if !is_agent {
         builder.compact().without_time().init();

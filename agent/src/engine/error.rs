@@ -73,6 +73,12 @@ pub enum EngineError {
         /// The engine's words.
         detail: String,
     },
+    /// Another container has the name.
+    #[error("the name {name} is taken by another container")]
+    NameTaken {
+        /// Which.
+        name: String,
+    },
     /// There is no such container.
     #[error("there is no container {id}")]
     NoSuchContainer {

@@ -278,6 +278,10 @@ pub trait Engine: Send + Sync + 'static {
         follow: bool,
     ) -> Result<BoxStream<'static, Result<Frame, EngineError>>, EngineError>;
 
+    /// Removes it if it was never started, so that no start of it that is still under way can
+    /// succeed; false if it was started. That it is not there is no error.
+    async fn remove_unstarted(&self, id: &ContainerId) -> Result<bool, EngineError>;
+
     /// Removes it with its anonymous volumes, also while it runs. That it is not there is no error.
     async fn remove(&self, id: &ContainerId) -> Result<(), EngineError>;
 }

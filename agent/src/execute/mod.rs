@@ -17,7 +17,7 @@ mod supervise;
 
 pub mod outcome;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use shared::{
     id::Attempt,
@@ -40,11 +40,22 @@ pub enum Stage {
     /// It is claimed; there is no container yet.
     Claimed,
     /// There is a container that was never started.
-    Made(Container),
+    Made,
     /// There is a container that runs or ran.
     Started(Container),
     /// Its container was started and is gone.
     Gone,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Claimed => "claimed",
+            Self::Made => "made",
+            Self::Started(_) => "started",
+            Self::Gone => "gone",
+        })
+    }
 }
 
 /// What an attempt is told while it runs.
@@ -90,15 +101,22 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage) {
     node.ledger.give_back(&run.job.id);
 }
 
-/// Makes the container, unless it is there, and starts it.
+/// Makes the container and starts it. One that an earlier run of the agent made, whose start may
+/// still be under way, is taken as it is if it was started, and made anew if not: starting it once
+/// more could run the job twice.
 async fn make_and_start(
     engine: &dyn Engine,
     plan: &Plan,
-    made: Option<ContainerId>,
+    name: &ContainerId,
 ) -> Result<ContainerId, EngineError> {
-    let container = match made {
-        Some(container) => container,
-        None => engine.create(plan).await?,
+    let container = match engine.create(plan).await {
+        Err(EngineError::NameTaken { .. }) => {
+            if !engine.remove_unstarted(name).await? {
+                return Ok(name.clone());
+            }
+            engine.create(plan).await?
+        }
+        made => made?,
     };
     engine.start(&container).await?;
     Ok(container)
@@ -113,19 +131,17 @@ impl Run {
                 return Ok((Ending::engine_fault(message), self.shipped().await));
             }
             Stage::Started(container) => container.id,
-            Stage::Claimed | Stage::Made(_) => {
-                // An attempt was cancelled before its container was there.
-                match self.begin(stage, name).await? {
-                    Ok(container) => container,
-                    Err(ending) => return Ok((ending, OutputSize::default())),
-                }
-            }
+            // What was made is dealt with where the next one's name is found taken.
+            Stage::Claimed | Stage::Made => match self.begin(name).await? {
+                Ok(container) => container,
+                Err(ending) => return Ok((ending, OutputSize::default())),
+            },
         };
         self.supervise(&container).await
     }
 
     /// Makes and starts the container.
-    async fn begin(&mut self, stage: Stage, name: &ContainerId) -> Result<Result<ContainerId, Ending>, Lost> {
+    async fn begin(&mut self, name: &ContainerId) -> Result<Result<ContainerId, Ending>, Lost> {
         let prepare = prepare::prepare(self.node.clone(), self.job.clone(), self.attempt);
         let plan = tokio::select! {
             plan = prepare => plan,
@@ -139,15 +155,11 @@ impl Run {
             Err(ending) => return Ok(Err(ending)),
         };
         let engine = self.node.engine.clone();
-        let made = match stage {
-            Stage::Made(container) => Some(container.id),
-            Stage::Claimed | Stage::Started(_) | Stage::Gone => None,
-        };
-        let started = match make_and_start(&*engine, &plan, made).await {
+        let started = match make_and_start(&*engine, &plan, name).await {
             // It knows by now what it may not do.
             Err(EngineError::LimitsRefused { .. }) => {
                 insist("the container's removal", || engine.remove(name)).await;
-                make_and_start(&*engine, &plan, None).await
+                make_and_start(&*engine, &plan, name).await
             }
             started => started,
         };

@@ -79,6 +79,7 @@ impl Ending {
             | EngineError::NoSpace { .. }
             | EngineError::GpusMissing { .. }
             | EngineError::LimitsRefused { .. }
+            | EngineError::NameTaken { .. }
             | EngineError::NoSuchContainer { .. }
             | EngineError::Timeout { .. }
             | EngineError::Other { .. } => Outcome::EngineFault,

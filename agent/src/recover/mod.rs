@@ -45,7 +45,7 @@ pub async fn recover(node: &Arc<Node>) {
     let plan = plan::plan(&node.id, containers, &shelf, jobs);
     for (job, holding, stage) in plan.resume {
         let span = tracing::info_span!("job", job = %job.id, attempt = %holding.attempt, node = %node.id);
-        span.in_scope(|| tracing::info!(?stage, "taken up from an earlier run of the agent"));
+        span.in_scope(|| tracing::info!(%stage, "taken up from an earlier run of the agent"));
         node.ledger.adopt(&job.id, holding);
         let owner = node.clone();
         let task = async move {

@@ -75,7 +75,7 @@ pub fn plan(
 
 fn stage(container: Container) -> Stage {
     match container.state {
-        ContainerState::Created => Stage::Made(container),
+        ContainerState::Created => Stage::Made,
         ContainerState::Running
         | ContainerState::Paused
         | ContainerState::Restarting

@@ -9,8 +9,8 @@ use crate::engine::{ContainerId, EngineError, credentials::registry};
 pub(super) enum Call<'c> {
     /// An image, local or in its registry.
     Image(&'c str),
-    /// The making of a container.
-    Create,
+    /// The making of a container of this name.
+    Create(&'c str),
     /// A container.
     Container(&'c ContainerId),
     /// The engine itself.
@@ -55,21 +55,24 @@ fn answer(call: &'static str, about: Call<'_>, status: u16, detail: String) -> E
     }
     match about {
         Call::Image(image) => image_answer(call, image, status, detail),
-        Call::Create if says("No such image") => {
+        Call::Create(name) if status == 409 || says("is already in use") => {
+            EngineError::NameTaken { name: name.into() }
+        }
+        Call::Create(_) if says("No such image") => {
             EngineError::Other { call, detail: format!("the image was removed meanwhile: {detail}") }
         }
-        Call::Create if says("No command specified") || says("no command or entrypoint") => {
+        Call::Create(_) if says("No command specified") || says("no command or entrypoint") => {
             EngineError::BadCommand {
                 code: 127,
                 detail: "the job says no command and the image has none".into(),
             }
         }
-        Call::Create | Call::Container(_)
+        Call::Create(_) | Call::Container(_)
             if says("could not select device driver") || says("nvidia-container") =>
         {
             EngineError::GpusMissing { detail }
         }
-        Call::Create | Call::Container(_)
+        Call::Create(_) | Call::Container(_)
             if says("bind source path does not exist")
                 || says("error mounting")
                 || says("invalid mount config") =>
@@ -87,7 +90,7 @@ fn answer(call: &'static str, about: Call<'_>, status: u16, detail: String) -> E
         }
         Call::Container(_) if says("setting rlimit") => EngineError::LimitsRefused { detail },
         Call::Container(id) if status == 404 => EngineError::NoSuchContainer { id: id.to_string() },
-        Call::Create | Call::Container(_) | Call::Other => EngineError::Other { call, detail },
+        Call::Create(_) | Call::Container(_) | Call::Other => EngineError::Other { call, detail },
     }
 }
 

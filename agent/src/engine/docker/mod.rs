@@ -183,7 +183,7 @@ impl Engine for Docker {
         let options = CreateContainerOptions { name: Some(plan.name.clone()), platform: String::new() };
         let create =
             client.create_container(Some(options), create::body(plan, systemd_cgroups, raises_limits));
-        let made = self.timed("make the container", SLOW, Call::Create, create).await?;
+        let made = self.timed("make the container", SLOW, Call::Create(&plan.name), create).await?;
         Ok(ContainerId::new(made.id))
     }
 
@@ -283,6 +283,24 @@ impl Engine for Docker {
         let (address, owned) = (self.address.clone(), id.clone());
         let failed = move |error| classify(&address, "give the output", Call::Container(&owned), error);
         Ok(output::frames(client, id, since, follow, failed))
+    }
+
+    async fn remove_unstarted(&self, id: &ContainerId) -> Result<bool, EngineError> {
+        let client = self.client().await?;
+        // The engine answers only once a start of the container that is under way is over.
+        match self.inspect(id).await? {
+            None => return Ok(true),
+            Some(container) if container.started_at.is_some() => return Ok(false),
+            Some(_) => {}
+        }
+        // Without force: a start that came in between makes this fail, and one that comes later
+        // finds nothing to start.
+        let options = RemoveContainerOptions { v: true, force: false, link: false };
+        let remove = client.remove_container(id.as_str(), Some(options));
+        match self.timed("remove the container", SLOW, Call::Container(id), remove).await {
+            Err(EngineError::Other { detail, .. }) if detail.contains("running container") => Ok(false),
+            done => found(done).map(|_| true),
+        }
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), EngineError> {
