@@ -30,7 +30,8 @@ pub async fn write(node: &Node, counter: u64) -> Result<(), shared::store::Store
     record.write(&node.fleet.store).await
 }
 
-/// Writes the record at every beat, and soon after a change, until it is dropped.
+/// Writes the record at every beat, until it is dropped. Not at every change: that would cost each
+/// job two more writes.
 pub async fn run(node: Arc<Node>) {
     let mut every = tokio::time::interval(node.fleet.settings.beat.0);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -60,7 +60,7 @@ impl Settings {
         Self {
             v: Self::VERSION,
             queue: QueueSettings::Sqlite { path },
-            beat: Span::secs(2),
+            beat: Span::secs(1),
             lease: Span::secs(180),
             lane_refresh: Span(std::time::Duration::from_millis(500)),
             policy: Policy::default(),

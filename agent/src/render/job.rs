@@ -51,7 +51,7 @@ pub fn status(out: Out, status: &Status, now: Timestamp) {
     field("state", format!("{}{}", phase(out, job.phase()), reason(job)));
     field("image", job.spec.image.clone());
     if let Some(command) = &job.spec.command {
-        field("command", command.join(" "));
+        field("command", one_line(&command.join(" ")));
     }
     field("needs", shared::lane::Needs::of(&job.spec).to_string());
     field("lane", job.lane.to_string());
@@ -78,6 +78,17 @@ pub fn status(out: Out, status: &Status, now: Timestamp) {
         before = Some(entry.at);
         out.line(format!("  {}  {gap:>8}  {}", local(entry.at), event(out, entry)));
     }
+}
+
+/// A command on one line, cut where it is long.
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let mut text = words.join(" ");
+    if let Some((cut, _)) = text.char_indices().nth(100) {
+        text.truncate(cut);
+        text.push('…');
+    }
+    text
 }
 
 fn reason(job: &Job) -> String {
