@@ -84,7 +84,7 @@ pub enum FleetError {
     #[error("the settings {seq} of the fleet {url} cannot be used")]
     Record {
         /// The fleet.
-        url: Url,
+        url: String,
         /// Which.
         seq: String,
         /// What is wrong with them.
@@ -155,7 +155,7 @@ impl Fleet {
 
 fn read(store: &Store, key: &Key, body: &[u8]) -> Result<Settings, FleetError> {
     record::read(body, Settings::VERSION).map_err(|source| FleetError::Record {
-        url: store.url().clone(),
+        url: store.url().to_string(),
         seq: key.name().into(),
         source,
     })

@@ -46,7 +46,7 @@ impl fmt::Display for Size {
             [(1 << 50, "PiB"), (1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
         let text = UNITS
             .iter()
-            .find(|(unit, _)| self.0 != 0 && self.0 % unit == 0)
+            .find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(*unit))
             .map_or_else(|| format!("{}B", self.0), |(unit, name)| format!("{}{name}", self.0 / unit));
         f.pad(&text)
     }

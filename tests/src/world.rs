@@ -174,7 +174,7 @@ impl World {
 
     /// The containers of this fleet, by name, in any state.
     pub fn containers(&self) -> Vec<String> {
-        engine::containers(self.engine.as_deref(), &format!("{}", self.fleet()))
+        engine::containers(self.engine.as_deref(), &self.fleet())
     }
 }
 

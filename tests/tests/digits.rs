@@ -9,7 +9,11 @@ fn data() -> PathBuf {
     let given = std::env::var_os("DIGITS_DATA").map(PathBuf::from);
     let dir = given.unwrap_or_else(|| root().join(".cache/data"));
     let file = dir.join("digits/digits.csv");
-    assert!(file.is_file(), "{} is not there; run: examples/images/build digits data .cache/data", file.display());
+    assert!(
+        file.is_file(),
+        "{} is not there; run: examples/images/build digits data .cache/data",
+        file.display()
+    );
     dir
 }
 
@@ -39,12 +43,11 @@ fn a_training_job_that_was_killed_goes_on_from_its_checkpoint() {
     let job = root().join("examples/digits/job.toml");
     let args = ["submit", "--env", "EPOCHS=8"].map(Into::into);
     let id = world.run(args.into_iter().chain([job.into_os_string()])).ok().trim().to_owned();
-    eventually("it has a checkpoint", || {
-        world.run(["logs", &id]).stdout.contains("epoch 3/8").then_some(())
-    });
+    eventually("it has a checkpoint", || world.run(["logs", &id]).stdout.contains("epoch 3/8").then_some(()));
     engine::ask(None, &["kill", &world.containers()[0]]);
     world.until(&id, "succeeded");
-    let outcomes: Vec<String> = world.events(&id, "ended").iter().map(|end| end["outcome"].to_string()).collect();
+    let outcomes: Vec<String> =
+        world.events(&id, "ended").iter().map(|end| end["outcome"].to_string()).collect();
     assert_eq!(outcomes, ["\"exited\"", "\"succeeded\""]);
     let second = world.run(["logs", &id, "--attempt", "2"]).ok();
     assert!(!second.contains("epoch 1/8") && second.contains("epoch 8/8"), "{second}");

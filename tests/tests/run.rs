@@ -144,7 +144,7 @@ fn a_secret_reaches_the_job_and_nothing_else() {
     std::fs::write(secrets.join("TOKEN"), "planted-s3cret\n").expect("written");
     let job = world.file(
         "job.toml",
-        &format!("image = \"{BUSYBOX}\"\nsecrets = [\"TOKEN\"]\ncommand = [\"sh\", \"-c\", \"test ${#TOKEN} = 14\"]\n"),
+        &format!("image = \"{BUSYBOX}\"\nsecrets = [\"TOKEN\"]\ncommand = [\"sh\", \"-c\", \"test ${{#TOKEN}} = 14\"]\n"),
     );
     let mut command =
         world.command(["run".as_ref(), "--secrets-dir".as_ref(), secrets.as_os_str(), job.as_os_str()]);

@@ -57,7 +57,7 @@ pub async fn cancel(context: &Context, args: &cli::Cancel) -> Result<ExitCode> {
         match done.await {
             Ok((id, Cancel::Done)) => context.out.line(format!("{id} cancelled")),
             Ok((id, Cancel::Requested)) => {
-                context.out.line(format!("{id} asked to stop; haul wait {id} waits for it"))
+                context.out.line(format!("{id} asked to stop; haul wait {id} waits for it"));
             }
             Ok((id, Cancel::WasFinished)) => context.out.line(format!("{id} was finished already")),
             Err(error) => failed = next_failure(failed, error.into()),

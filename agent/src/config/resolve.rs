@@ -152,7 +152,7 @@ fn text<T: Display>(value: &T) -> String {
     value.to_string()
 }
 
-fn path(value: &PathBuf) -> String {
+fn path(value: &Path) -> String {
     value.display().to_string()
 }
 
@@ -182,10 +182,12 @@ pub fn resolve(
     let (all_cpus, all_memory) = defaults::capacity();
     let fleet = p.pick("fleet", fleet, file_fleet, defaults::default_fleet, text);
     let node = p.pick("node", flags.host.node, file.node, defaults::node, text);
-    let state_dir = p.pick("state_dir", flags.host.state_dir, file.state_dir, defaults::state_dir, path);
+    let state_dir =
+        p.pick("state_dir", flags.host.state_dir, file.state_dir, defaults::state_dir, |dir| path(dir));
     let state_dir = std::path::absolute(&state_dir).unwrap_or(state_dir);
     let outputs = || state_dir.join("outputs");
-    let outputs_dir = p.pick("outputs_dir", flags.host.outputs_dir, file.outputs_dir, outputs, path);
+    let outputs_dir =
+        p.pick("outputs_dir", flags.host.outputs_dir, file.outputs_dir, outputs, |dir| path(dir));
     let outputs_dir = std::path::absolute(&outputs_dir).unwrap_or(outputs_dir);
     let config = AgentConfig {
         fleet,
@@ -196,7 +198,7 @@ pub fn resolve(
             flags.host.secrets_dir.map(Some),
             file.secrets_dir.map(Some),
             defaults::secrets_dir,
-            |dir| dir.as_ref().map_or_else(|| "none".into(), path),
+            |dir| dir.as_ref().map_or_else(|| "none".into(), |dir| path(dir)),
         ),
         volumes: p.merge("volumes", flags.host.volumes, &file.volumes, |name, volume| {
             format!("{name}={}{}", volume.path.display(), if volume.read_only { ":ro" } else { "" })

@@ -130,7 +130,7 @@ fn read(device: &Device<'_>, index: u32) -> Result<Gpu, NvmlError> {
     let uuid = GpuUuid::new(device.uuid()?).map_err(|_| NvmlError::Unknown)?;
     let compute = optional(device.running_compute_processes())?.unwrap_or_default();
     let graphics = optional(device.running_graphics_processes())?.unwrap_or_default();
-    let mut processes: Vec<GpuProcess> = compute.into_iter().chain(graphics).map(process).collect();
+    let mut processes: Vec<GpuProcess> = compute.iter().chain(&graphics).map(process).collect();
     processes.sort_by_key(|process| process.pid);
     processes.dedup_by_key(|process| process.pid);
     Ok(Gpu {
@@ -152,7 +152,7 @@ fn read(device: &Device<'_>, index: u32) -> Result<Gpu, NvmlError> {
     })
 }
 
-fn process(info: ProcessInfo) -> GpuProcess {
+fn process(info: &ProcessInfo) -> GpuProcess {
     let name = std::fs::read_to_string(format!("/proc/{}/comm", info.pid)).ok();
     GpuProcess {
         pid: info.pid,

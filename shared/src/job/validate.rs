@@ -149,7 +149,7 @@ fn resources(spec: &JobSpec, check: &mut impl FnMut(bool, &str, serde_json::Valu
 
 fn mount_rules(i: usize, mount: &Mount, check: &mut impl FnMut(bool, &str, serde_json::Value, &str)) {
     let target_ok =
-        mount.target.starts_with('/') && mount.target.trim_matches('/') != "" && no_dots(&mount.target);
+        mount.target.starts_with('/') && !mount.target.trim_matches('/').is_empty() && no_dots(&mount.target);
     check(
         target_ok,
         &format!("mounts[{i}].target"),

@@ -75,7 +75,7 @@ impl Chunks {
         Key::new(format!("{}/{chunk:010}", self.prefix()))
     }
 
-    fn damaged(&self, chunk: u64, detail: impl ToString) -> OutputError {
+    fn damaged(&self, chunk: u64, detail: &impl ToString) -> OutputError {
         OutputError::Damaged {
             job: self.job.clone(),
             attempt: self.attempt,
@@ -114,8 +114,8 @@ impl Chunks {
     pub async fn read(&self, chunk: u64) -> Result<Option<Vec<Record>>, OutputError> {
         let Some(body) = self.store.get(&self.key(chunk)).await? else { return Ok(None) };
         let mut text = Vec::new();
-        GzDecoder::new(body.as_ref()).read_to_end(&mut text).map_err(|e| self.damaged(chunk, e))?;
-        let records = record::read_all(&text).map_err(|e| self.damaged(chunk, e))?;
+        GzDecoder::new(body.as_ref()).read_to_end(&mut text).map_err(|e| self.damaged(chunk, &e))?;
+        let records = record::read_all(&text).map_err(|e| self.damaged(chunk, &e))?;
         Ok(Some(records))
     }
 

@@ -37,7 +37,7 @@ pub enum StoreError {
         key: String,
         /// The store's answer.
         #[source]
-        source: object_store::Error,
+        source: Box<object_store::Error>,
     },
     /// The store did not answer, or with a passing failure, also after several tries.
     #[error("the store {url} could not {verb} {key}")]
@@ -50,7 +50,7 @@ pub enum StoreError {
         key: String,
         /// The last answer.
         #[source]
-        source: object_store::Error,
+        source: Box<object_store::Error>,
     },
 }
 
@@ -65,9 +65,9 @@ impl StoreError {
             | Error::NotSupported { .. }
             | Error::NotImplemented { .. }
             | Error::InvalidPath { .. }
-            | Error::UnknownConfigurationKey { .. } => Self::Denied { url, verb, key, source },
-            source if io.is_some_and(is_lasting) => Self::Denied { url, verb, key, source },
-            source => Self::Unavailable { url, verb, key, source },
+            | Error::UnknownConfigurationKey { .. } => Self::Denied { url, verb, key, source: source.into() },
+            source if io.is_some_and(is_lasting) => Self::Denied { url, verb, key, source: source.into() },
+            source => Self::Unavailable { url, verb, key, source: source.into() },
         }
     }
 

@@ -128,7 +128,7 @@ impl Store {
     }
 
     fn key(&self, path: &Path) -> Key {
-        let below = path.prefix_match(&self.prefix).map(|parts| parts.collect::<Path>());
+        let below = path.prefix_match(&self.prefix).map(Iterator::collect::<Path>);
         Key::new(below.unwrap_or_else(|| path.clone()).as_ref())
     }
 

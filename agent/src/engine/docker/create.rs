@@ -1,6 +1,6 @@
 //! A container's making, with the defaults that deep learning wants.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::Path};
 
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, DeviceRequest, HostConfig, HostConfigLogConfig, Mount, MountType,
@@ -43,7 +43,7 @@ fn host(plan: &Plan, systemd_cgroups: bool, raises_limits: bool) -> HostConfig {
     let (device_requests, devices) = match &plan.gpus {
         GpuAccess::None | GpuAccess::Simulated(_) => (None, None),
         GpuAccess::Nvidia { uuids, nodes } => {
-            (Some(vec![nvidia(uuids)]), Some(nodes.iter().map(device).collect()))
+            (Some(vec![nvidia(uuids)]), Some(nodes.iter().map(|node| device(node)).collect()))
         }
     };
     HostConfig {
@@ -109,7 +109,7 @@ fn nvidia(uuids: &[GpuUuid]) -> DeviceRequest {
     }
 }
 
-fn device(node: &PathBuf) -> DeviceMapping {
+fn device(node: &Path) -> DeviceMapping {
     let path = Some(node.display().to_string());
     DeviceMapping {
         path_on_host: path.clone(),

@@ -279,7 +279,7 @@ impl Engine for Docker {
         since: Option<Timestamp>,
         follow: bool,
     ) -> Result<BoxStream<'static, Result<Frame, EngineError>>, EngineError> {
-        let client = self.client().await?.clone();
+        let client = self.client().await?;
         let (address, owned) = (self.address.clone(), id.clone());
         let failed = move |error| classify(&address, "give the output", Call::Container(&owned), error);
         Ok(output::frames(client, id, since, follow, failed))

@@ -10,7 +10,7 @@ use crate::engine::{ContainerId, EngineError, Frame};
 /// Frames from a time on. The API counts whole seconds, so earlier frames of that second are left
 /// out here.
 pub(super) fn frames(
-    client: bollard::Docker,
+    client: &bollard::Docker,
     id: &ContainerId,
     since: Option<Timestamp>,
     follow: bool,
