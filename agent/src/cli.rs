@@ -24,8 +24,8 @@ pub struct Cli {
     /// The fleet: a directory, or a URL such as s3://bucket/prefix [default: a directory of yours]
     #[arg(long, global = true, value_name = "URL", env = "HAUL_FLEET", value_parser = parse_fleet)]
     pub fleet: Option<Url>,
-    /// Whether to use colours
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, env = "HAUL_COLOR")]
+    /// Whether to use colours: auto, always or never
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, env = "HAUL_COLOR", hide_possible_values = true)]
     pub color: Color,
     /// What to do
     #[command(subcommand)]
@@ -90,12 +90,13 @@ pub enum Command {
 
 /// A job: from a file, or an image and a command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Job")]
 pub struct JobSource {
     /// The job's file: TOML, YAML or JSON by its ending
-    #[arg(value_name = "JOB")]
+    #[arg(value_name = "JOB", help_heading = "Arguments")]
     pub file: Option<PathBuf>,
-    /// With a file, the command to run instead of the file's; without, the image and its command
-    #[arg(last = true, value_name = "IMAGE [COMMAND]…")]
+    /// With a file, the command to run instead of the file's; without, an image and its command
+    #[arg(last = true, value_name = "COMMAND", help_heading = "Arguments")]
     pub words: Vec<String>,
     /// Name it
     #[arg(long, value_name = "NAME")]
@@ -163,8 +164,6 @@ pub struct Run {
 /// `haul submit`
 #[derive(Debug, Args)]
 pub struct Submit {
-    #[command(flatten)]
-    pub job: JobSource,
     /// Give it this id; submitting the same job under it again changes nothing
     #[arg(long, value_name = "ID")]
     pub id: Option<JobId>,
@@ -183,6 +182,8 @@ pub struct Submit {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub job: JobSource,
 }
 
 /// `haul ps`
@@ -276,14 +277,14 @@ pub struct Ids {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Agent {
-    #[command(flatten)]
-    pub flags: AgentFlags,
     /// Check the configuration, print its values and where each comes from, and stop
     #[arg(long)]
     pub check: bool,
     /// Ask the running agent
     #[command(subcommand)]
     pub command: Option<AgentCommand>,
+    #[command(flatten)]
+    pub flags: AgentFlags,
 }
 
 /// What a running agent can be asked.
@@ -340,11 +341,11 @@ pub struct Gpus {
 /// `haul doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {
-    #[command(flatten)]
-    pub agent: AgentFlags,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub agent: AgentFlags,
 }
 
 /// `haul init`
@@ -361,8 +362,8 @@ pub struct Init {
 /// `haul schema`
 #[derive(Debug, Args)]
 pub struct Schema {
-    /// Which format
-    #[arg(value_enum)]
+    /// Which format: job
+    #[arg(value_enum, hide_possible_values = true)]
     pub format: SchemaFormat,
 }
 

@@ -10,11 +10,18 @@ use shared::{
     log::{Author, Log},
     node::Capacity,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::AgentConfig, engine::Engine, gpu::Reader, ledger::Ledger, outputs::Outputs, secret::Secrets,
-    task::Tasks, volume::Volumes,
+    config::AgentConfig,
+    engine::{Engine, PullProgress},
+    gpu::Reader,
+    ledger::Ledger,
+    outputs::Outputs,
+    secret::Secrets,
+    task::Tasks,
+    volume::Volumes,
 };
 
 /// A host with an agent.
@@ -49,6 +56,8 @@ pub struct Node {
     pub chance: Chance,
     /// The attempts that run here.
     pub attempts: Tasks,
+    /// How far the pull is that told last; for whoever watches.
+    pub pulling: watch::Sender<Option<PullProgress>>,
     /// Cancelled when all running jobs are to be stopped with notice and queued again.
     pub hand_back: CancellationToken,
 }
@@ -87,6 +96,7 @@ impl Node {
             clock,
             chance,
             attempts: Tasks::default(),
+            pulling: watch::Sender::new(None),
             hand_back: CancellationToken::new(),
         }
     }

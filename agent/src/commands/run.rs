@@ -19,7 +19,7 @@ use shared::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Context, agent::source, author, job, logs};
+use super::{Context, agent::source, author, job, logs, progress};
 use crate::{
     claim,
     cli::Run,
@@ -50,6 +50,7 @@ pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<E
     let claims = Tasks::default();
     client.submit(spec, Some(id.clone())).await?;
     claims.spawn("claims", claim::run(node.clone()));
+    claims.spawn("pulls", progress::pulls(node.clone()));
     let code = follow(context, &client, &node, &id).await;
     claims.halt().await;
     node.attempts.finished().await;

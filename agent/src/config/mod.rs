@@ -109,6 +109,7 @@ pub struct FileConfig {
 
 /// What is said of a host, each of which may be given as a variable too.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Host")]
 pub struct HostFlags {
     /// Read this TOML file first; variables and flags win over it
     #[arg(long, value_name = "FILE", env = "HAUL_CONFIG")]
@@ -144,9 +145,8 @@ pub struct HostFlags {
 
 /// The agent's flags, each of which may be given as a variable too.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Agent")]
 pub struct AgentFlags {
-    #[command(flatten)]
-    pub host: HostFlags,
     /// How many jobs may run at once
     #[arg(long, value_name = "N", env = "HAUL_MAX_JOBS", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub max_jobs: Option<u32>,
@@ -156,8 +156,8 @@ pub struct AgentFlags {
     /// How much memory jobs may use together [default: all]
     #[arg(long, value_name = "SIZE", env = "HAUL_MEMORY")]
     pub memory: Option<Size>,
-    /// What becomes of running jobs when the agent is stopped [default: keep]
-    #[arg(long, value_enum, env = "HAUL_ON_STOP")]
+    /// What becomes of running jobs when the agent is stopped: keep, wait or requeue [default: keep]
+    #[arg(long, value_enum, value_name = "POLICY", env = "HAUL_ON_STOP", hide_possible_values = true)]
     pub on_stop: Option<OnStop>,
     /// How long --on-stop wait and requeue may take [default: 10m]
     #[arg(long, value_name = "DURATION", env = "HAUL_STOP_DEADLINE")]
@@ -165,4 +165,6 @@ pub struct AgentFlags {
     /// Take no jobs while the engine's disk has less room than this [default: 1GiB]
     #[arg(long, value_name = "SIZE", env = "HAUL_DISK_FLOOR")]
     pub disk_floor: Option<Size>,
+    #[command(flatten)]
+    pub host: HostFlags,
 }

@@ -10,7 +10,7 @@ use shared::{
     node::Share,
     units::Size,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     outcome::Ending,
@@ -87,22 +87,28 @@ async fn image(node: &Node, spec: &JobSpec) -> Result<ImageInfo, Ending> {
     }
     tracing::info!(image = spec.image, "pulling");
     let (send, receive) = mpsc::channel(16);
-    let (pulled, ()) = futures::join!(node.engine.pull(&spec.image, send), progress(receive));
+    let (pulled, ()) = futures::join!(node.engine.pull(&spec.image, send), progress(&node.pulling, receive));
     let image = pulled.map_err(from_engine)?;
     tracing::info!(image = spec.image, digest = image.digest, size = %image.size.human(), "pulled");
     Ok(image)
 }
 
-/// Says now and then how far a pull is.
-async fn progress(mut receive: mpsc::Receiver<PullProgress>) {
+/// Tells whoever watches how far a pull is, and says so now and then.
+async fn progress(watched: &watch::Sender<Option<PullProgress>>, mut receive: mpsc::Receiver<PullProgress>) {
     let mut every = tokio::time::interval(Duration::from_secs(10));
     every.reset();
     let mut last = None;
     loop {
         tokio::select! {
             progress = receive.recv() => match progress {
-                Some(progress) => last = Some(progress),
-                None => return,
+                Some(progress) => {
+                    watched.send_replace(Some(progress));
+                    last = Some(progress);
+                }
+                None => {
+                    watched.send_replace(None);
+                    return;
+                }
             },
             _ = every.tick() => {
                 if let Some(PullProgress { layers_done, layers_total, bytes_done, .. }) = &last {
