@@ -25,7 +25,7 @@ use crate::{
     gpu::{Gpus, NoGpus, Nvml, Reader, Simulated},
     health,
     node::Node,
-    recover,
+    recover, runs,
     task::Tasks,
 };
 
@@ -100,6 +100,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     recover::recover(&node).await;
     let claims = Tasks::default();
     claims.spawn("claims", claim::run(node.clone()));
+    tasks.spawn("tidy", runs::tidy(node.config.clone(), node.fleet.clone(), node.clock.clone()));
     tasks.spawn("beat", beat::run(node.clone()));
     tasks.spawn("health", health::watch(node.clone()));
     crate::notify::ready();

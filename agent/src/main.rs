@@ -19,6 +19,7 @@ mod outputs;
 mod patience;
 mod recover;
 mod render;
+mod runs;
 mod secret;
 mod ship;
 mod task;

@@ -17,7 +17,7 @@ use std::{
 
 use shared::id::{Attempt, JobId};
 
-use crate::volume::with_deadline;
+use crate::volume::Threads;
 
 /// Where the directories of an attempt are, on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,12 +32,13 @@ pub struct AttemptDirs {
 #[derive(Debug, Clone)]
 pub struct Outputs {
     root: PathBuf,
+    threads: Threads,
 }
 
 impl Outputs {
     /// Results below this directory.
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, threads: Threads::default() }
     }
 
     /// The directories of an attempt.
@@ -54,15 +55,15 @@ impl Outputs {
     pub async fn make(&self, job: &JobId, attempt: Attempt) -> Result<AttemptDirs, String> {
         let dirs = self.of(job, attempt);
         let made = dirs.clone();
-        with_deadline(move || {
+        let run = self.threads.run(move || {
             for dir in [&made.output, &made.checkpoint] {
                 let built = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
                 let open = built.and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o1777)));
                 open.map_err(|e| format!("the output directory {} cannot be made: {e}", dir.display()))?;
             }
             Ok(())
-        })
-        .await?;
+        });
+        run.await?;
         Ok(dirs)
     }
 
@@ -72,13 +73,13 @@ impl Outputs {
     /// What the file system says, with the path.
     pub async fn link_latest(&self, job: &JobId, attempt: Attempt) -> Result<(), String> {
         let link = self.root.join(job.as_str()).join("latest");
-        with_deadline(move || {
+        let run = self.threads.run(move || {
             let new = link.with_extension("new");
             let linked = remove(&new).and_then(|()| symlink(format!("attempt-{attempt}"), &new));
             let moved = linked.and_then(|()| fs::rename(&new, &link));
             moved.map_err(|e| format!("{} cannot be made: {e}", link.display()))
-        })
-        .await
+        });
+        run.await
     }
 }
 

@@ -1,12 +1,17 @@
 //! Volumes: host directories that jobs may mount, never anything outside them.
 //!
 //! A volume is often an NFS mount, and a server that is gone makes every call on it hang for
-//! ever. So volumes are only touched from threads that may be left behind, with a deadline.
+//! ever. So volumes are only touched from threads that may be left behind, with a deadline; while
+//! some of a volume's threads hang, no more are sent after them.
 
 use std::{
     collections::BTreeMap,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -60,21 +65,28 @@ pub enum VolumeError {
 }
 
 /// The host's volumes.
-#[derive(Debug, Clone, Default)]
-pub struct Volumes(BTreeMap<VolumeName, VolumeConfig>);
+#[derive(Debug, Default)]
+pub struct Volumes(BTreeMap<VolumeName, Volume>);
+
+#[derive(Debug)]
+struct Volume {
+    config: VolumeConfig,
+    threads: Threads,
+}
 
 impl Volumes {
     /// These volumes.
     pub fn new(volumes: BTreeMap<VolumeName, VolumeConfig>) -> Self {
-        Self(volumes)
+        let volume = |config| Volume { config, threads: Threads::default() };
+        Self(volumes.into_iter().map(|(name, config)| (name, volume(config))).collect())
     }
 
     /// Looks at each volume, and says what is wrong with it.
     pub async fn check(&self) -> BTreeMap<VolumeName, OfferedVolume> {
         let checks = self.0.iter().map(|(name, volume)| async move {
-            let access = if volume.read_only { Access::Read } else { Access::Write };
-            let root = volume.path.clone();
-            let problem = with_deadline(move || open_root(&root).map(drop)).await.err();
+            let access = if volume.config.read_only { Access::Read } else { Access::Write };
+            let root = volume.config.path.clone();
+            let problem = volume.threads.run(move || open_root(&root).map(drop)).await.err();
             (name.clone(), OfferedVolume { access, problem })
         });
         futures::future::join_all(checks).await.into_iter().collect()
@@ -90,12 +102,13 @@ impl Volumes {
         path: Option<&str>,
         access: Access,
     ) -> Result<PathBuf, VolumeError> {
-        let config = self.0.get(volume).ok_or_else(|| VolumeError::Unknown(volume.clone()))?;
+        let Volume { config, threads } =
+            self.0.get(volume).ok_or_else(|| VolumeError::Unknown(volume.clone()))?;
         if config.read_only && access == Access::Write {
             return Err(VolumeError::ReadOnly(volume.clone()));
         }
         let (root, below) = (config.path.clone(), path.unwrap_or(".").to_owned());
-        let found = with_deadline(move || Ok(beneath(&root, &below))).await;
+        let found = threads.run(move || Ok(beneath(&root, &below))).await;
         let shown = || path.unwrap_or(".").to_owned();
         match found {
             Ok(Ok(path)) => Ok(path),
@@ -105,15 +118,14 @@ impl Volumes {
             Ok(Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR)) if path.is_some() => {
                 Err(VolumeError::NotFound { volume: volume.clone(), path: shown() })
             }
-            Ok(Err(errno)) => Err(self.down(volume, config, std::io::Error::from(errno).to_string())),
-            Err(why) => Err(self.down(volume, config, why)),
+            Ok(Err(errno)) => Err(down(volume, config, std::io::Error::from(errno).to_string())),
+            Err(why) => Err(down(volume, config, why)),
         }
     }
+}
 
-    #[expect(clippy::unused_self, reason = "reads as one")]
-    fn down(&self, volume: &VolumeName, config: &VolumeConfig, why: String) -> VolumeError {
-        VolumeError::Down { volume: volume.clone(), path: config.path.clone(), why }
-    }
+fn down(volume: &VolumeName, config: &VolumeConfig, why: String) -> VolumeError {
+    VolumeError::Down { volume: volume.clone(), path: config.path.clone(), why }
 }
 
 fn open_root(root: &Path) -> Result<OwnedFd, String> {
@@ -133,21 +145,42 @@ fn beneath(root: &Path, below: &str) -> Result<PathBuf, rustix::io::Errno> {
         .map_err(|e| rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO))
 }
 
-/// Runs it on a thread that may be left behind. A thread stuck on a dead server is not counted
-/// against the runtime's own.
-pub(crate) async fn with_deadline<T: Send + 'static>(
-    call: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    let (answer, answered) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new().name("volume".into()).spawn(move || {
-        // Nobody listens any more after the deadline.
-        let _ = answer.send(call());
-    });
-    thread.map_err(|e| format!("no thread to look at it: {e}"))?;
-    match tokio::time::timeout(DEADLINE, answered).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Err("looking at it failed".into()),
-        Err(_) => Err(format!("it did not answer within {} s", DEADLINE.as_secs())),
+/// How many threads may hang on one place before no more are sent there.
+const MOST_THREADS: usize = 4;
+
+/// Threads that look at one place of the file system, and may be left behind there.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Threads(Arc<AtomicUsize>);
+
+impl Threads {
+    /// Runs it on a thread of its own, with a deadline. A thread stuck on a dead server is not
+    /// counted against the runtime's own, and none of them keeps the process from ending.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let silent = || format!("it did not answer within {} s", DEADLINE.as_secs());
+        if self.0.load(Ordering::Acquire) >= MOST_THREADS {
+            return Err(silent());
+        }
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let running = self.0.clone();
+        running.fetch_add(1, Ordering::AcqRel);
+        let thread = std::thread::Builder::new().name("volume".into()).spawn(move || {
+            let done = call();
+            running.fetch_sub(1, Ordering::AcqRel);
+            // Nobody listens any more after the deadline.
+            let _ = answer.send(done);
+        });
+        if let Err(error) = thread {
+            self.0.fetch_sub(1, Ordering::AcqRel);
+            return Err(format!("no thread to look at it: {error}"));
+        }
+        match tokio::time::timeout(DEADLINE, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err("looking at it failed".into()),
+            Err(_) => Err(silent()),
+        }
     }
 }
 
@@ -192,6 +225,29 @@ mod tests {
         let unknown = VolumeName::new("models").expect("valid");
         let error = volumes.resolve(&unknown, None, Access::Read).await.expect_err("unknown");
         assert_eq!(error.to_string(), "this host does not offer volume models");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_threads_are_sent_after_those_that_hang() {
+        let threads = Threads::default();
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        for _ in 0..MOST_THREADS + 2 {
+            let held = held.clone();
+            let hang = move || {
+                let _ = held.lock().map(|held| held.recv());
+                Ok(())
+            };
+            let error = threads.run(hang).await.expect_err("hangs");
+            assert_eq!(error, "it did not answer within 5 s");
+            assert!(threads.0.load(Ordering::Acquire) <= MOST_THREADS);
+        }
+        drop(let_go);
+        tokio::time::resume();
+        while threads.0.load(Ordering::Acquire) > 0 {
+            tokio::task::yield_now().await;
+        }
+        threads.run(|| Ok(())).await.expect("answers again");
     }
 
     #[tokio::test]

@@ -168,6 +168,44 @@ fn retries_go_on_from_the_checkpoint() {
 }
 
 #[test]
+fn what_a_killed_run_leaves_is_finished_by_the_next() {
+    let world = World::new();
+    let mut killed = world.start(["run", "--", BUSYBOX, "sh", "-c", "echo up; sleep 600"]);
+    let mut lines = BufReader::new(killed.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    assert_eq!(lines.next().as_deref(), Some("up"));
+    tests::engine::signal(killed.id(), rustix::process::Signal::KILL);
+    killed.wait().expect("ends");
+    assert_eq!(world.containers().len(), 1);
+    let id = world.json(["ps", "--json"])[0]["id"].as_str().expect("an id").to_owned();
+    // It takes as long as the next run lasts, at most.
+    let args = ["run", "--", BUSYBOX, "sleep", "15"];
+    let mut next = world.start(args);
+    world.until(&id, "cancelled");
+    tests::engine::signal(next.id(), rustix::process::Signal::TERM);
+    next.wait().expect("ends");
+    assert_eq!(world.containers(), [""; 0]);
+}
+
+#[test]
+fn a_run_that_is_interrupted_cancels_its_job() {
+    let world = World::new();
+    let mut run = world.start([
+        "run",
+        "--",
+        BUSYBOX,
+        "sh",
+        "-c",
+        "trap 'echo term; exit 0' TERM; echo up; while :; do sleep 0.1; done",
+    ]);
+    let mut lines = BufReader::new(run.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    assert_eq!(lines.next().as_deref(), Some("up"));
+    tests::engine::signal(run.id(), rustix::process::Signal::INT);
+    assert_eq!(lines.next().as_deref(), Some("term"));
+    assert_eq!(run.wait().expect("ends").code(), Some(130));
+    assert_eq!(world.containers(), [""; 0]);
+}
+
+#[test]
 fn exit_code_75_runs_the_job_again_without_charging_it() {
     let world = World::new();
     let script = "if [ $HAUL_ATTEMPT = 1 ]; then exit 75; fi; echo again";

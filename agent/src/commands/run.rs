@@ -12,10 +12,9 @@ use shared::{
     client::Client,
     clock::{Chance, Clock, SystemClock},
     fleet::Fleet,
-    id::{JobId, NodeId},
+    id::JobId,
     job::JobSpec,
     lane::{Fit, Needs, fit},
-    queue::SqliteQueue,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -23,9 +22,10 @@ use super::{Context, agent::source, author, job, logs, progress};
 use crate::{
     claim,
     cli::Run,
-    config::{self, AgentConfig, AgentFlags},
+    config::{self, AgentFlags},
     daemon,
     node::Node,
+    runs,
     task::Tasks,
 };
 
@@ -36,12 +36,12 @@ pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<E
     let id = chance.job_id();
     let flags = AgentFlags { host: args.host, ..AgentFlags::default() };
     let (config, _) = config::resolve(context.fleet.clone(), flags, &|name| source(matches, name))?;
-    let config = as_own_node(config, &id)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut fleet = Fleet::open(&config.fleet, clock.clone()).await?;
-    fleet.queue = Arc::new(SqliteQueue::in_memory(clock.clone())?);
-    // Somebody waits at the terminal: what the platform cannot do, it says at once.
-    fleet.settings.policy.platform_retries = 0;
+    let shared_fleet = Fleet::open(&config.fleet, clock.clone()).await?;
+    let tidying = Tasks::default();
+    tidying.spawn("tidy", runs::tidy(config.clone(), shared_fleet.clone(), clock.clone()));
+    let config = runs::config_of(&config, &id)?;
+    let fleet = runs::fleet_of(&shared_fleet, clock.clone())?;
     let client = Client::new(fleet.clone(), author(), clock.clone(), chance);
     let state_dir = config.state_dir.clone();
     let _lock = daemon::lock(&config)?;
@@ -54,16 +54,9 @@ pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<E
     let code = follow(context, &client, &node, &id).await;
     claims.halt().await;
     node.attempts.finished().await;
+    tidying.halt().await;
     leave(&node, &state_dir, &id);
     code
-}
-
-/// A node's name and state directory of its own, so that it can run beside this host's agent.
-fn as_own_node(config: AgentConfig, id: &JobId) -> Result<AgentConfig> {
-    let name: String = config.node.as_str().chars().take(40).collect();
-    let node = NodeId::new(format!("{name}.run-{id}"))?;
-    let state_dir = config.state_dir.join("runs").join(id.as_str());
-    Ok(AgentConfig { node, state_dir, ..config })
 }
 
 /// Says at once what would keep the job waiting for ever.

@@ -131,6 +131,9 @@ fn resources(spec: &JobSpec, check: &mut impl FnMut(bool, &str, serde_json::Valu
     if let Some(capability) = needs.compute_capability {
         check(!without_gpus, "resources.compute_capability", capability.to_string().into(), needs_gpu);
     }
+    if let Some(cuda) = needs.cuda {
+        check(!without_gpus, "resources.cuda", cuda.to_string().into(), needs_gpu);
+    }
     if let Some(cpus) = needs.cpus {
         check((0.01..=4096.0).contains(&cpus), "resources.cpus", cpus.into(), "0.01 to 4096");
     }

@@ -1,0 +1,74 @@
+//! Runs that were killed: `haul run` is a node of its own while it lives, and what a killed one
+//! leaves is stopped and finished by the next run, or the next start of the agent, on this host.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::Result;
+use shared::{
+    client::Client,
+    clock::{Chance, Clock},
+    fleet::Fleet,
+    id::{JobId, NodeId},
+    log::Author,
+    queue::SqliteQueue,
+};
+
+use crate::{config::AgentConfig, daemon, recover};
+
+/// The configuration of a run of this job on this host: a name and a state directory of its own,
+/// so that it can run beside the host's agent.
+///
+/// # Errors
+/// When no node can have that name.
+pub fn config_of(config: &AgentConfig, job: &JobId) -> Result<AgentConfig> {
+    let name: String = config.node.as_str().chars().take(40).collect();
+    let node = NodeId::new(format!("{name}.run-{job}"))?;
+    let state_dir = dir(&config.state_dir).join(job.as_str());
+    Ok(AgentConfig { node, state_dir, ..config.clone() })
+}
+
+fn dir(state_dir: &Path) -> std::path::PathBuf {
+    state_dir.join("runs")
+}
+
+/// The fleet as a run sees it: the same store, and a queue that only it sees.
+///
+/// # Errors
+/// When there is no memory for the queue.
+pub fn fleet_of(fleet: &Fleet, clock: Arc<dyn Clock>) -> Result<Fleet> {
+    let mut fleet = Fleet { queue: Arc::new(SqliteQueue::in_memory(clock)?), ..fleet.clone() };
+    // Somebody waits at the terminal: what the platform cannot do, it says at once.
+    fleet.settings.policy.platform_retries = 0;
+    Ok(fleet)
+}
+
+/// Stops and finishes what killed runs have left.
+pub async fn tidy(config: AgentConfig, fleet: Fleet, clock: Arc<dyn Clock>) {
+    let Ok(entries) = std::fs::read_dir(dir(&config.state_dir)) else { return };
+    for entry in entries.flatten() {
+        let Some(job) = entry.file_name().to_str().and_then(|name| name.parse::<JobId>().ok()) else {
+            continue;
+        };
+        if let Err(error) = tidy_one(&config, &fleet, clock.clone(), &job).await {
+            tracing::warn!(%job, error = %format!("{error:#}"), "a killed run cannot be tidied up");
+        }
+    }
+}
+
+async fn tidy_one(config: &AgentConfig, fleet: &Fleet, clock: Arc<dyn Clock>, job: &JobId) -> Result<()> {
+    let config = config_of(config, job)?;
+    // A run that lives holds its lock.
+    let Ok(_lock) = daemon::lock(&config) else { return Ok(()) };
+    let state_dir = config.state_dir.clone();
+    let node = daemon::open(config, fleet_of(fleet, clock.clone())?, clock.clone()).await?;
+    tracing::info!(%job, "finishing what a killed run left");
+    let author = Author::Node { name: node.id.clone(), incarnation: node.incarnation.clone() };
+    let client = Client::new(node.fleet.clone(), author, clock, Chance::from_os());
+    if client.log().read(job).await?.is_some() {
+        client.cancel(job, Some("haul run was killed".into())).await?;
+    }
+    recover::recover(&node).await;
+    node.attempts.finished().await;
+    std::fs::remove_dir_all(state_dir)?;
+    Ok(())
+}
