@@ -9,6 +9,7 @@ use shared::{
     client::Client,
     clock::{Chance, SystemClock},
     fleet::Fleet,
+    node::Mode,
     queue::Outgoing,
     store,
 };
@@ -128,7 +129,7 @@ async fn fleet(config: &AgentConfig) -> Vec<Check> {
         check("store", probe, |()| format!("{url}, conditional writes have one winner")),
         check("queue", queue, |()| "a message came back".into()),
         check("nodes", nodes, |nodes| {
-            let alive = nodes.iter().filter(|node| !node.silent).count();
+            let alive = nodes.iter().filter(|node| !node.silent && node.record.mode != Mode::Stopped).count();
             format!("{alive} alive of {}", nodes.len())
         }),
     ]

@@ -194,7 +194,7 @@ impl Engine for Docker {
         if let Err(EngineError::LimitsRefused { detail }) = &started
             && self.raises_limits.swap(false, Ordering::Relaxed)
         {
-            tracing::warn!(detail, "containers get the engine's own memlock and stack limits");
+            tracing::info!(detail, "containers get the engine's own memlock and stack limits");
         }
         started
     }
