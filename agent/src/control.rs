@@ -58,6 +58,8 @@ pub struct Status {
     pub jobs: Vec<JobId>,
     /// Requests to the store since its start: reads, writes, deletes, lists.
     pub store_requests: [u64; 4],
+    /// Requests to the queue since its start.
+    pub queue_requests: u64,
 }
 
 /// An agent's answer.
@@ -169,6 +171,7 @@ fn answer(node: &Node, request: Request) -> Answer {
         capacity: node.ledger.capacity(),
         jobs: node.ledger.holdings().into_keys().collect(),
         store_requests,
+        queue_requests: node.fleet.queue.requests(),
     }))
 }
 

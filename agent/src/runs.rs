@@ -10,7 +10,7 @@ use shared::{
     fleet::Fleet,
     id::{JobId, NodeId},
     log::Author,
-    queue::SqliteQueue,
+    queue::{Counted, SqliteQueue},
 };
 
 use crate::{config::AgentConfig, daemon, recover};
@@ -36,7 +36,8 @@ fn dir(state_dir: &Path) -> std::path::PathBuf {
 /// # Errors
 /// When there is no memory for the queue.
 pub fn fleet_of(fleet: &Fleet, clock: Arc<dyn Clock>) -> Result<Fleet> {
-    let mut fleet = Fleet { queue: Arc::new(SqliteQueue::in_memory(clock)?), ..fleet.clone() };
+    let queue = Arc::new(Counted::new(Arc::new(SqliteQueue::in_memory(clock)?)));
+    let mut fleet = Fleet { queue, ..fleet.clone() };
     // Somebody waits at the terminal: what the platform cannot do, it says at once.
     fleet.settings.policy.platform_retries = 0;
     Ok(fleet)

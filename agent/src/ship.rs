@@ -36,6 +36,8 @@ pub struct Shipper {
     pub clock: Arc<dyn Clock>,
     pub container: ContainerId,
     pub chunks: Chunks,
+    /// Nothing of it can be in the store yet, which saves asking.
+    pub fresh: bool,
     /// Becomes true when the container has exited: no output comes after that.
     pub exited: watch::Receiver<bool>,
 }
@@ -54,7 +56,7 @@ impl Shipper {
     /// [`OutputError::Taken`] where the attempt is not ours any more; other failures of the store
     /// and the engine are waited out.
     pub async fn run(mut self) -> Result<OutputSize, OutputError> {
-        let (next, cursor) = self.resume().await?;
+        let (next, cursor) = if self.fresh { (0, Cursor::default()) } else { self.resume().await? };
         let mut gathered = Gathered { text: Vec::new(), cursor, next };
         let began = self.clock.elapsed();
         loop {

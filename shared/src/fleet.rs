@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     id::Seq,
     log::Policy,
-    queue::{Queue, QueueError, SqliteQueue},
+    queue::{Counted, Queue, QueueError, SqliteQueue},
     record::{self, RecordError},
     store::{Created, Key, Store, StoreError},
     units::Span,
@@ -107,7 +107,7 @@ pub struct Fleet {
     /// Its objects.
     pub store: Store,
     /// Its messages.
-    pub queue: Arc<dyn Queue>,
+    pub queue: Arc<Counted>,
     /// Its settings when it was opened.
     pub settings: Settings,
 }
@@ -131,7 +131,7 @@ impl Fleet {
             }
             None => return Err(FleetError::NoFleet(url.clone())),
         };
-        let queue = open_queue(&store, &settings, clock)?;
+        let queue = Arc::new(Counted::new(open_queue(&store, &settings, clock)?));
         Ok(Self { store, queue, settings })
     }
 

@@ -43,3 +43,9 @@ fn pause(time: Duration) {
 pub fn now() -> Instant {
     Instant::now()
 }
+
+/// The wall clock, to compare with what the engine and the logs say on this machine.
+#[expect(clippy::disallowed_methods, reason = "tests run in real time")]
+pub fn wall_clock() -> chrono::DateTime<chrono::Utc> {
+    chrono::Utc::now()
+}

@@ -19,16 +19,18 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
-/// The built program.
+/// The built program, or the one that `HAUL_TEST_PROGRAM` names.
 ///
 /// # Panics
 /// When it has not been built.
 pub fn haul() -> PathBuf {
+    if let Some(program) = std::env::var_os("HAUL_TEST_PROGRAM") {
+        return program.into();
+    }
     let test = std::env::current_exe().expect("this test's path");
-    let target = test.ancestors().nth(2).expect("target/debug").to_owned();
-    let haul = target.join("haul");
-    assert!(haul.is_file(), "{} is not built; run: cargo build", haul.display());
-    haul
+    // Beside this program, or above it if this is a test.
+    let found = test.ancestors().skip(1).take(2).map(|dir| dir.join("haul")).find(|haul| haul.is_file());
+    found.expect("haul is not built; run: cargo build")
 }
 
 /// A fleet in a temporary directory.

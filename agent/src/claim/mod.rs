@@ -15,7 +15,7 @@ use shared::{
     client,
     id::LaneId,
     lane::Lane,
-    queue::{QueueError, Received},
+    queue::{Queue, QueueError, Received},
 };
 use tokio::{
     sync::watch,

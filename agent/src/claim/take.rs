@@ -9,7 +9,7 @@ use shared::{
     log::{Claimed, Event, Job, LogError, Put, State},
     message::Message,
     node::Refusal,
-    queue::Received,
+    queue::{Queue, Received},
     record::RecordError,
 };
 use tracing::Instrument;

@@ -10,7 +10,7 @@ use shared::{
     clock::{Chance, SystemClock},
     fleet::Fleet,
     node::Mode,
-    queue::Outgoing,
+    queue::{Outgoing, Queue},
     store,
 };
 

@@ -10,7 +10,7 @@ use shared::{
     index::Shelf,
     log::{Job, Phase, State},
     message::Message,
-    queue::{Outgoing, QueueError},
+    queue::{Outgoing, Queue, QueueError},
 };
 
 use crate::{node::Node, patience::insist};

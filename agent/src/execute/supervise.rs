@@ -35,6 +35,8 @@ impl Run {
         let Some(container) = inspect(&engine, id).await else {
             return Ok((Ending::engine_fault("the container vanished"), self.shipped().await));
         };
+        // Output is shipped only after this stands in the log.
+        let fresh = self.job.held().is_some_and(|claim| claim.started.is_none());
         self.started(&container).await?;
         tracing::info!(container = container.name, image = owner::image_of(&container), "running");
         let (exited, has_exited) = watch::channel(false);
@@ -43,6 +45,7 @@ impl Run {
             clock: self.node.clock.clone(),
             container: id.clone(),
             chunks: Chunks::new(self.node.fleet.store.clone(), self.job.id.clone(), self.attempt),
+            fresh,
             exited: has_exited,
         };
         let mut ship = pin!(shipper.run().fuse());

@@ -11,7 +11,7 @@ use crate::{
     lane::{Fit, Lane, Misfit, Needs, fit},
     log::{Job, Outcome, State},
     node::{Mode, NodeRecord},
-    queue::Depth,
+    queue::{Depth, Queue},
 };
 
 /// Why a job waits.

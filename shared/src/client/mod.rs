@@ -27,7 +27,7 @@ use crate::{
     message::Message,
     node::NodeError,
     output::OutputError,
-    queue::{Outgoing, QueueError},
+    queue::{Outgoing, Queue, QueueError},
     store::{Key, StoreError},
 };
 

@@ -14,6 +14,7 @@
 //! - *Teams.* A message belongs to a team, for implementations that share out by it.
 //! - *Loss.* All messages may vanish at any time (a purge, a retention limit). The jobs do not.
 
+mod count;
 mod sqlite;
 
 #[cfg(any(test, feature = "conformance"))]
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{LaneId, Team, Timestamp};
 
+pub use count::Counted;
 pub use sqlite::SqliteQueue;
 
 /// The most that one message may hold, in bytes: 1 MiB, as SQS has it since August 2025 (Amazon
