@@ -1,19 +1,19 @@
 //! The heartbeat: the node's record, rewritten each beat with a counter that moves.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use shared::node::{Mode, NodeRecord};
 
 use crate::{health, node::Node, patience::Chain};
 
 /// Writes the record once.
-pub async fn write(node: &Node, counter: u64) -> Result<(), shared::store::StoreError> {
+pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
     let inventory = node.ledger.inventory();
     let record = NodeRecord {
         v: NodeRecord::VERSION,
         node: node.id.clone(),
         incarnation: node.incarnation.clone(),
-        counter,
+        counter: node.beats.fetch_add(1, Ordering::Relaxed) + 1,
         at: node.clock.now(),
         beat: node.fleet.settings.beat,
         mode: node.ledger.mode(),
@@ -35,11 +35,9 @@ pub async fn write(node: &Node, counter: u64) -> Result<(), shared::store::Store
 pub async fn run(node: Arc<Node>) {
     let mut every = tokio::time::interval(node.fleet.settings.beat.0);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut counter = 0;
     loop {
         every.tick().await;
-        counter += 1;
-        if let Err(error) = write(&node, counter).await {
+        if let Err(error) = write(&node).await {
             tracing::warn!(error = %Chain(&error), "the node's record cannot be written");
         }
     }
@@ -48,7 +46,7 @@ pub async fn run(node: Arc<Node>) {
 /// The last record of a run that stops in order.
 pub async fn farewell(node: &Node) {
     node.ledger.set_mode(Mode::Stopped);
-    if let Err(error) = write(node, u64::MAX).await {
+    if let Err(error) = write(node).await {
         tracing::warn!(error = %Chain(&error), "the node's last record cannot be written");
     }
 }

@@ -1,6 +1,6 @@
 //! What the tasks of an agent share.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use shared::{
     clock::{Chance, Clock},
@@ -56,6 +56,8 @@ pub struct Node {
     pub chance: Chance,
     /// The attempts that run here.
     pub attempts: Tasks,
+    /// How often the node's record was written.
+    pub beats: AtomicU64,
     /// How far the pull is that told last; for whoever watches.
     pub pulling: watch::Sender<Option<PullProgress>>,
     /// Cancelled when all running jobs are to be stopped with notice and queued again.
@@ -96,6 +98,7 @@ impl Node {
             clock,
             chance,
             attempts: Tasks::default(),
+            beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),
             hand_back: CancellationToken::new(),
         }
