@@ -11,14 +11,21 @@ pub struct Agent<'w> {
     world: &'w World,
     name: String,
     flags: Vec<String>,
+    env: Vec<(String, String)>,
     process: Option<Child>,
 }
 
 impl<'w> Agent<'w> {
     /// Starts an agent of this name and waits until it is ready.
     pub fn start(world: &'w World, name: &str, flags: &[&str]) -> Self {
+        Self::start_with(world, name, flags, &[])
+    }
+
+    /// Starts an agent with these variables.
+    pub fn start_with(world: &'w World, name: &str, flags: &[&str], env: &[(&str, &str)]) -> Self {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut agent = Self { world, name: name.into(), flags, process: None };
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut agent = Self { world, name: name.into(), flags, env, process: None };
         agent.launch();
         agent.until_ready();
         agent
@@ -39,7 +46,7 @@ impl<'w> Agent<'w> {
         let log = self.world.path(&format!("{}.log", self.name));
         let log = File::options().create(true).append(true).open(log).expect("opened");
         let mut command = self.world.command(["agent", "--node", &self.name]);
-        command.arg("--state-dir").arg(self.state_dir()).args(&self.flags).stderr(log);
+        command.arg("--state-dir").arg(self.state_dir()).args(&self.flags).envs(self.env.clone()).stderr(log);
         self.process = Some(command.spawn().expect("haul starts"));
     }
 

@@ -1,6 +1,7 @@
 //! The container engine, by its own command line: what the tests see must not come from haul.
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -56,7 +57,18 @@ pub struct Engine {
 impl Engine {
     /// Starts one, with the images that the machine's own engine has under these names.
     pub fn start(images: &[&str]) -> Self {
+        Self::start_with(images, &[])
+    }
+
+    /// Starts one that finds these shell scripts, by name and text, on its path.
+    pub fn start_with(images: &[&str], programs: &[(&str, &str)]) -> Self {
         let mut engine = Self { dir: tempfile::tempdir().expect("temporary directory"), process: None };
+        std::fs::create_dir(engine.path("bin")).expect("made");
+        for (name, text) in programs {
+            let path = engine.path("bin").join(name);
+            std::fs::write(&path, text).expect("written");
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("set");
+        }
         engine.up();
         for image in images {
             let mut save =
@@ -86,6 +98,8 @@ impl Engine {
         for (flag, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
             dockerd.arg(flag).arg(self.path(name));
         }
+        let path = std::env::var("PATH").unwrap_or_default();
+        dockerd.env("PATH", format!("{}:{path}", self.path("bin").display()));
         let process = dockerd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.process = Some(process.expect("dockerd starts"));
         let address = self.address();

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     engine::{Bind, EngineError, GpuAccess, ImageInfo, Plan, PullProgress},
+    gpu,
     ledger::Holding,
     node::Node,
 };
@@ -127,8 +128,9 @@ fn access(node: &Node, gpus: Vec<GpuUuid>) -> GpuAccess {
         GpuAccess::Simulated(gpus)
     } else {
         let own = inventory.gpus.iter().filter(|gpu| gpus.contains(&gpu.uuid));
-        let nodes =
-            own.filter_map(|gpu| gpu.device_node.clone()).chain(crate::gpu::control_nodes()).collect();
+        let nodes = own.filter_map(|gpu| gpu.device_node.clone()).chain(gpu::control_nodes());
+        // Where the driver makes them elsewhere, its hook alone brings them in.
+        let nodes = nodes.filter(|node| node.exists()).collect();
         GpuAccess::Nvidia { uuids: gpus, nodes }
     }
 }

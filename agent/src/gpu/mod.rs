@@ -152,9 +152,7 @@ impl Gpus for NoGpus {
     }
 }
 
-/// The driver's own device nodes, as far as they are there, which every container with a GPU
-/// needs.
-pub fn control_nodes() -> Vec<PathBuf> {
-    let nodes = ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset"];
-    nodes.into_iter().map(PathBuf::from).filter(|node| node.exists()).collect()
+/// The driver's own device nodes, which every container with a GPU needs.
+pub fn control_nodes() -> [PathBuf; 4] {
+    ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset"].map(PathBuf::from)
 }

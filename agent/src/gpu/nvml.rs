@@ -71,6 +71,7 @@ impl Nvml {
                     seen.insert(index, gpu.clone());
                     gpus.push(gpu);
                 }
+                Err(error @ NvmlError::FailedToLoadSymbol(_)) => return Err(error),
                 Err(error) => gpus.extend(lost(seen.get(&index), &error.to_string())),
             }
         }
@@ -94,6 +95,7 @@ fn failed(name: &str, error: &NvmlError) -> GpuError {
     let fix = match error {
         NvmlError::LibRmVersionMismatch => "; the driver was upgraded under it: restart the host",
         NvmlError::DriverNotLoaded => "; the driver's kernel module is not loaded: modprobe nvidia",
+        NvmlError::FailedToLoadSymbol(_) => "; the driver is too old: install 510 or newer",
         NvmlError::NoPermission => "; may this user read /dev/nvidiactl?",
         _ => "",
     };
