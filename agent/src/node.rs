@@ -52,8 +52,6 @@ pub struct Node {
     pub ledger: Ledger,
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Chance.
-    pub chance: Chance,
     /// The attempts that run here.
     pub attempts: Tasks,
     /// How often the node's record was written.
@@ -83,7 +81,7 @@ impl Node {
             ..Capacity::default()
         };
         Self {
-            log: Log::new(fleet.store.clone(), clock.clone(), chance.clone(), author),
+            log: Log::new(fleet.store.clone(), clock.clone(), chance, author),
             index: Index::new(fleet.store.clone()),
             volumes: Volumes::new(config.volumes.clone()),
             secrets: Secrets::new(config.secrets_dir.clone()),
@@ -96,7 +94,6 @@ impl Node {
             engine,
             gpus,
             clock,
-            chance,
             attempts: Tasks::default(),
             beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),

@@ -51,7 +51,7 @@ fn shipped(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text)
 }
 
-fn none(what: &str, broken: Vec<String>) {
+fn none(what: &str, broken: &[String]) {
     assert!(broken.is_empty(), "{what}:\n  {}", broken.join("\n  "));
 }
 
@@ -62,7 +62,7 @@ fn no_file_is_a_crowd() {
         .map(|(name, text)| (name, text.lines().count()))
         .filter(|(_, lines)| *lines > LONGEST)
         .map(|(name, lines)| format!("{name}: {lines} lines"));
-    none("make a folder of it", long.collect());
+    none("make a folder of it", &long.collect::<Vec<_>>());
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn decisions_do_no_input_or_output() {
         let found = forbidden.into_iter().filter(move |word| shipped.contains(word));
         found.map(move |word| format!("{name} uses {word}"))
     });
-    none("a decision is a pure function", broken.collect());
+    none("a decision is a pure function", &broken.collect::<Vec<_>>());
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn every_module_opens_with_why_it_is_there() {
         .into_iter()
         .filter(|(name, text)| !text.starts_with("//!") && !name.ends_with("tests.rs"))
         .map(|(name, _)| name);
-    none("begin with //!", broken.collect());
+    none("begin with //!", &broken.collect::<Vec<_>>());
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn tests_wait_for_conditions() {
         .into_iter()
         .filter(|(name, text)| text.contains(concat!("thread", "::sleep")) && !name.ends_with("house.rs"))
         .map(|(name, _)| name);
-    none("wait with tests::eventually", broken.collect());
+    none("wait with tests::eventually", &broken.collect::<Vec<_>>());
 }
 
 #[test]
@@ -102,5 +102,5 @@ fn shipped_code_does_not_unwrap() {
         .into_iter()
         .filter(|(name, text)| !name.ends_with("tests.rs") && shipped(text).contains(".unwrap()"))
         .map(|(name, _)| name);
-    none("use expect, which says why it cannot fail", broken.collect());
+    none("use expect, which says why it cannot fail", &broken.collect::<Vec<_>>());
 }

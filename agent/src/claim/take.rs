@@ -144,31 +144,25 @@ async fn delete(node: &Node, lane: &LaneId, received: &Received) {
 /// Writes the claim and runs the job. The marker is created before the claim and the old one
 /// deleted after it, so that the job is on some shelf at every moment.
 async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, received: Received) {
-    let claimed = Event::Claimed(Claimed {
-        attempt: holding.attempt,
-        node: node.id.clone(),
-        incarnation: node.incarnation.clone(),
-        gpus: holding.gpus.clone(),
-    });
+    let gpus = holding.gpus.len();
+    let entry = node.log.draft(
+        job.next,
+        Event::Claimed(Claimed {
+            attempt: holding.attempt,
+            node: node.id.clone(),
+            incarnation: node.incarnation.clone(),
+            gpus: holding.gpus,
+        }),
+    );
     let before = Shelf::of(&job);
-    let mut held = job.clone();
-    let entry = shared::log::Entry {
-        v: shared::log::Entry::VERSION,
-        seq: job.next,
-        at: node.clock.now(),
-        author: node.log.author().clone(),
-        nonce: node.chance.nonce(),
-        event: claimed.clone(),
-    };
-    if let Err(error) = held.apply(&entry) {
+    if let Err(error) = job.apply(&entry) {
         tracing::warn!(%error, "deleted a message that contradicts itself");
         node.ledger.give_back(&job.id);
         return delete(&node, &lane, &received).await;
     }
-    insist("the job's marker", || node.index.add(&held)).await;
-    match put(&node, &mut job, claimed).await {
-        true => {
-            let gpus = holding.gpus.len();
+    insist("the job's marker", || node.index.add(&job)).await;
+    match insist("the claim", || node.log.create(&job.id, &entry)).await {
+        Put::Won => {
             tracing::info!(%lane, gpus, "claimed");
             let tidy = async {
                 delete(&node, &lane, &received).await;
@@ -176,36 +170,20 @@ async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, re
             };
             futures::join!(tidy, execute::run(node.clone(), job.clone(), Stage::Claimed));
         }
-        false => {
+        Put::Lost => {
             tracing::debug!(%lane, "the message was stale");
-            execute::settle::leave(&node, &job).await;
-            if Shelf::of(&job) != before {
-                insist("the job's old marker", || node.index.remove(&before, &job.id)).await;
-            }
+            stale(&node, &job.id, &before).await;
             delete(&node, &lane, &received).await;
             node.ledger.give_back(&job.id);
         }
     }
 }
 
-/// Whether the claim won. When an answer was lost, the log tells; when it lost, `job` is brought
-/// up to what the log says.
-async fn put(node: &Node, job: &mut Job, claimed: Event) -> bool {
-    let mut patience = crate::patience::Patience::default();
-    loop {
-        match node.log.put(&job.id, job.next, claimed.clone()).await {
-            Ok(Put::Won(entry)) => return job.apply(&entry).is_ok(),
-            Ok(Put::Lost) => {
-                let read = insist("the job's log", || node.log.read(&job.id)).await;
-                let Some(read) = read else { return false };
-                *job = read;
-                // An earlier put of this very claim may have won without its answer.
-                let ours = |claim: &shared::log::Claim| {
-                    claim.node == node.id && claim.incarnation == node.incarnation && claim.started.is_none()
-                };
-                return job.held().is_some_and(ours);
-            }
-            Err(error) => patience.wait("the claim", &error).await,
-        }
+/// Takes back the markers that a stale message has led to.
+async fn stale(node: &Node, job: &JobId, before: &Shelf) {
+    let Some(job) = insist("the job's log", || node.log.read(job)).await else { return };
+    execute::settle::leave(node, &job).await;
+    if Shelf::of(&job) != *before {
+        insist("the job's old marker", || node.index.remove(before, &job.id)).await;
     }
 }

@@ -38,8 +38,9 @@ impl Client {
         let shelf = Shelf::Sent { lane: lane.id.clone(), team: spec.team.clone() };
         self.index.add_to(&shelf, &self.first_summary(&id, &spec, &lane)).await?;
         let submitted = Submitted { spec: spec.clone(), lane: lane.id.clone() };
-        match self.log.put(&id, Seq::FIRST, Event::Submitted(Box::new(submitted))).await? {
-            Put::Won(entry) => {
+        let entry = self.log.draft(Seq::FIRST, Event::Submitted(Box::new(submitted)));
+        match self.log.create(&id, &entry).await? {
+            Put::Won => {
                 let job = Job::begin(id, &entry).map_err(crate::log::LogError::from)?;
                 self.send(&job).await?;
                 Ok(Submission { job, new: true })

@@ -38,10 +38,10 @@ pub enum LogError {
 }
 
 /// What became of an attempt to create an entry.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
     /// It is there, and it is ours.
-    Won(Entry),
+    Won,
     /// Another entry stands there.
     Lost,
 }
@@ -128,22 +128,26 @@ impl Log {
         Ok(news)
     }
 
-    /// Creates the entry at `seq`, unless another stands there already.
+    /// An entry that could be created at `seq`, now and in this log's author's name.
+    pub fn draft(&self, seq: Seq, event: Event) -> Entry {
+        let (at, author, nonce) = (self.clock.now(), self.author.clone(), self.chance.nonce());
+        Entry { v: Entry::VERSION, seq, at, author, nonce, event }
+    }
+
+    /// Creates an entry, unless another stands there already. The same draft may be tried again
+    /// after an error, and is recognised if it had won.
     ///
     /// # Errors
-    /// [`LogError`]; the entry may or may not be there then, and the caller reads before it
-    /// decides anything else.
-    pub async fn put(&self, job: &JobId, seq: Seq, event: Event) -> Result<Put, LogError> {
-        let nonce = self.chance.nonce();
-        let entry =
-            Entry { v: Entry::VERSION, seq, at: self.clock.now(), author: self.author.clone(), nonce, event };
-        let body = record::write(&entry);
-        match self.store.create(&Self::key(job, seq), body.clone()).await? {
-            Created::New => Ok(Put::Won(entry)),
-            // The body holds the nonce, so equal bodies are the same put.
-            Created::Exists(found) if found == body => Ok(Put::Won(entry)),
-            Created::Exists(_) => Ok(Put::Lost),
-        }
+    /// [`LogError`]; the entry may or may not be there then, and the caller tries again or reads
+    /// before it decides anything else.
+    pub async fn create(&self, job: &JobId, entry: &Entry) -> Result<Put, LogError> {
+        let body = record::write(entry);
+        Ok(match self.store.create(&Self::key(job, entry.seq), body.clone()).await? {
+            Created::New => Put::Won,
+            // The body holds the nonce, so equal bodies are the same draft.
+            Created::Exists(found) if found == body => Put::Won,
+            Created::Exists(_) => Put::Lost,
+        })
     }
 
     /// Decides on the job as it stands and appends what was decided; when somebody else was
@@ -158,8 +162,9 @@ impl Log {
     ) -> Result<Option<Entry>, LogError> {
         loop {
             let Some(event) = decide(job) else { return Ok(None) };
-            match self.put(&job.id, job.next, event).await? {
-                Put::Won(entry) => {
+            let entry = self.draft(job.next, event);
+            match self.create(&job.id, &entry).await? {
+                Put::Won => {
                     job.apply(&entry)?;
                     return Ok(Some(entry));
                 }

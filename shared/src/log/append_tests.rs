@@ -24,8 +24,8 @@ async fn submit(log: &Log) -> JobId {
     let id = JobId::new("j").expect("valid");
     let spec = JobSpec::new("i");
     let lane = Needs::of(&spec).lane_id();
-    let put = log.put(&id, Seq::FIRST, Event::Submitted(Box::new(Submitted { spec, lane }))).await;
-    assert!(matches!(put, Ok(Put::Won(_))));
+    let entry = log.draft(Seq::FIRST, Event::Submitted(Box::new(Submitted { spec, lane })));
+    assert_eq!(log.create(&id, &entry).await.expect("answered"), Put::Won);
     id
 }
 
@@ -69,15 +69,13 @@ async fn of_many_claims_one_wins_and_the_others_see_it() {
 #[tokio::test]
 async fn a_put_that_happened_though_its_answer_was_lost_is_a_win() {
     let store = store();
-    // The same author with the same chance draws the same nonce: its first put is the lost one.
-    let first = Log::new(store.clone(), Arc::new(Fixed), Chance::from_seed(7), Author::Client("a".into()));
-    let again = Log::new(store.clone(), Arc::new(Fixed), Chance::from_seed(7), Author::Client("a".into()));
-    let other = Log::new(store, Arc::new(Fixed), Chance::from_seed(8), Author::Client("a".into()));
-    let id = submit(&first).await;
-    let submitted = || first.entry(&id, Seq::FIRST);
-    let event = submitted().await.expect("read").expect("there").event;
-    assert!(matches!(again.put(&id, Seq::FIRST, event.clone()).await, Ok(Put::Won(_))));
-    assert!(matches!(other.put(&id, Seq::FIRST, event).await, Ok(Put::Lost)));
+    let log = log(&store, "a");
+    let id = submit(&log).await;
+    let ours = log.draft(Seq(1), Event::Cancelled);
+    let theirs = log.draft(Seq(1), Event::Cancelled);
+    assert_eq!(log.create(&id, &ours).await.expect("answered"), Put::Won);
+    assert_eq!(log.create(&id, &ours).await.expect("answered"), Put::Won, "the answer was lost, so again");
+    assert_eq!(log.create(&id, &theirs).await.expect("answered"), Put::Lost, "alike but for its nonce");
 }
 
 #[tokio::test]
@@ -100,16 +98,4 @@ async fn an_entry_of_a_newer_haul_is_refused() {
 async fn an_unknown_job_is_none() {
     let log = log(&store(), "a");
     assert!(log.read(&JobId::new("nobody").expect("valid")).await.expect("read").is_none());
-}
-
-struct Fixed;
-
-impl Clock for Fixed {
-    fn now(&self) -> crate::id::Timestamp {
-        crate::id::Timestamp::UNIX_EPOCH
-    }
-
-    fn elapsed(&self) -> std::time::Duration {
-        std::time::Duration::ZERO
-    }
 }

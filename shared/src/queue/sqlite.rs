@@ -4,21 +4,23 @@
 //! short immediate transaction. `synchronous = NORMAL`: a killed process loses nothing, a power
 //! cut may lose the last messages, and the queue is but a hint.
 //!
-//! A receiver that waits does not poll. It sleeps until the write-ahead log's file changes
-//! (`inotify(7)`), whichever process wrote it, or until the next hidden message becomes visible. It
-//! looks before it writes, so that two waiting receivers do not wake each other for ever.
+//! A receiver that waits does not poll. It sleeps until somebody rings, in whichever process, or
+//! until the next hidden message becomes visible. The bell is a file beside the database, whose
+//! time stamp whoever has sent something sets and all receivers watch (`inotify(7)`). Watching the
+//! database's own log would not do: it is written before what it says can be read.
 //!
 //! Times are the wall clock's, since they are compared between processes; a clock that is set
 //! back hides messages for as long.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use inotify::{Inotify, WatchMask};
+use inotify::{EventMask, Inotify, WatchMask};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::watch;
 
@@ -57,6 +59,21 @@ struct Inner {
     name: String,
     clock: Arc<dyn Clock>,
     changes: watch::Sender<()>,
+    /// What other processes watch; none in memory.
+    bell: Option<File>,
+}
+
+impl Inner {
+    /// Wakes all receivers, here and in other processes.
+    fn ring(&self) {
+        self.changes.send_replace(());
+        let Some(bell) = &self.bell else { return };
+        let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+        if let Err(error) = rustix::fs::futimens(bell, &times) {
+            tracing::debug!(%error, "receivers in other processes wake later");
+        }
+    }
 }
 
 impl SqliteQueue {
@@ -70,9 +87,12 @@ impl SqliteQueue {
         let dir = path.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
         std::fs::create_dir_all(&dir).map_err(|e| unusable(e.to_string()))?;
         let connection = Connection::open(path).map_err(|e| unusable(e.to_string()))?;
-        let queue = Self::with(connection, name.clone(), clock).map_err(|e| unusable(e.to_string()))?;
-        let wal = path.file_name().map(|file| format!("{}-wal", file.to_string_lossy())).unwrap_or_default();
-        watch(&dir, wal, Arc::downgrade(&queue.inner))
+        let bell = path.with_extension("bell");
+        let ringer = File::options().create(true).truncate(false).write(true).open(&bell);
+        let ringer = ringer.map_err(|e| unusable(format!("{} cannot be written: {e}", bell.display())))?;
+        let queue =
+            Self::with(connection, name.clone(), clock, Some(ringer)).map_err(|e| unusable(e.to_string()))?;
+        watch(&bell, Arc::downgrade(&queue.inner))
             .map_err(|e| unusable(format!("it cannot be watched: {e}")))?;
         Ok(queue)
     }
@@ -83,11 +103,16 @@ impl SqliteQueue {
     /// [`QueueError::Unusable`] if there is no memory for it.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self, QueueError> {
         let opened = Connection::open_in_memory().map_err(Opening::from);
-        let queue = opened.and_then(|connection| Self::with(connection, ":memory:".into(), clock));
+        let queue = opened.and_then(|connection| Self::with(connection, ":memory:".into(), clock, None));
         queue.map_err(|e| QueueError::Unusable { queue: ":memory:".into(), detail: e.to_string() })
     }
 
-    fn with(mut connection: Connection, name: String, clock: Arc<dyn Clock>) -> Result<Self, Opening> {
+    fn with(
+        mut connection: Connection,
+        name: String,
+        clock: Arc<dyn Clock>,
+        bell: Option<File>,
+    ) -> Result<Self, Opening> {
         connection.busy_timeout(Duration::from_secs(10))?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "normal")?;
@@ -101,7 +126,7 @@ impl SqliteQueue {
         }
         transaction.commit()?;
         let (connection, changes) = (Mutex::new(connection), watch::Sender::new(()));
-        Ok(Self { inner: Arc::new(Inner { connection, name, clock, changes }) })
+        Ok(Self { inner: Arc::new(Inner { connection, name, clock, changes, bell }) })
     }
 
     /// Runs it on a thread where blocking does no harm.
@@ -227,31 +252,22 @@ fn parts(receipt: &Receipt) -> Option<(i64, i64)> {
     Some((id.parse().ok()?, receives.parse().ok()?))
 }
 
-/// Tells the queue of each write to its log, for as long as it lives.
-fn watch(dir: &Path, wal: String, queue: Weak<Inner>) -> std::io::Result<()> {
+/// Tells the queue of each ring of the bell, for as long as it lives.
+fn watch(bell: &Path, queue: Weak<Inner>) -> std::io::Result<()> {
     let mut inotify = Inotify::init()?;
-    // The log itself may not be there yet, and comes and goes.
-    inotify.watches().add(dir, WatchMask::MODIFY | WatchMask::CREATE | WatchMask::DELETE_SELF)?;
+    inotify.watches().add(bell, WatchMask::ATTRIB | WatchMask::DELETE_SELF)?;
     let look = move || {
         let mut buffer = [0; 4096];
         while let Ok(events) = inotify.read_events_blocking(&mut buffer) {
             let Some(queue) = queue.upgrade() else { return };
-            let mut gone = false;
-            let mut written = false;
-            for event in events {
-                gone |= event.mask.contains(inotify::EventMask::IGNORED);
-                written |= event.name.is_some_and(|name| name == wal.as_str());
-            }
-            if written || gone {
-                queue.changes.send_replace(());
-            }
-            if gone {
+            queue.changes.send_replace(());
+            if events.into_iter().any(|event| event.mask.contains(EventMask::IGNORED)) {
                 return;
             }
         }
     };
-    // Blocked in the kernel but for writes; a thread of its own costs its stack, 64 KiB.
-    std::thread::Builder::new().name("queue-watch".into()).stack_size(64 << 10).spawn(look)?;
+    // Blocked in the kernel but for rings; a thread of its own costs its stack, 64 KiB.
+    std::thread::Builder::new().name("queue-bell".into()).stack_size(64 << 10).spawn(look)?;
     Ok(())
 }
 
@@ -286,7 +302,7 @@ impl Queue for SqliteQueue {
         if sent == 0 {
             return Err(QueueError::NoSuchQueue { lane: lane.clone() });
         }
-        self.inner.changes.send_replace(());
+        self.inner.ring();
         Ok(())
     }
 
@@ -346,7 +362,7 @@ impl Queue for SqliteQueue {
                 .execute([id, receives, now + millis(visibility)])
         })
         .await?;
-        self.inner.changes.send_replace(());
+        self.inner.ring();
         Ok(())
     }
 

@@ -149,7 +149,7 @@ impl<'w> Haul<'w> {
     }
 
     /// Requests of the agent, and those of a submit.
-    pub async fn requests(&self) -> Result<Requests> {
+    pub fn requests(&self) -> Result<Requests> {
         let status = self.status()?;
         let number = |value: &Value| value.as_f64().unwrap_or_default();
         let of_agent = &status["store_requests"];

@@ -103,7 +103,7 @@ async fn measure(args: &Overhead) -> Result<Figures> {
         claims.push(claim);
     }
     let (mut raw_rates, mut rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let before = agent.requests().await?;
+    let before = agent.requests()?;
     for n in 0..args.rounds {
         eprint!("\rround {} of {}   ", n + 1, args.rounds);
         let alone = raw.rate(args.jobs, SLOTS).await?;
@@ -112,7 +112,7 @@ async fn measure(args: &Overhead) -> Result<Figures> {
         rates.push(with);
         ratios.push(with / alone);
     }
-    let after = agent.requests().await?;
+    let after = agent.requests()?;
     eprint!("\ridle for {} s    ", args.idle);
     let idle = agent.idle(Duration::from_secs(args.idle)).await?;
     eprintln!("\r                    ");
