@@ -10,6 +10,7 @@
 mod credentials;
 mod docker;
 mod error;
+mod reference;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -61,6 +62,9 @@ pub struct EngineInfo {
     pub root: PathBuf,
     /// Whether systemd manages its cgroups.
     pub systemd_cgroups: bool,
+    /// Whether it takes GPUs by their CDI names. Docker may, and still know no device of that
+    /// name: the host's CDI specifications say which there are.
+    pub cdi: bool,
     /// Whether containers run on while it restarts.
     pub live_restore: bool,
 }
@@ -118,10 +122,17 @@ pub enum GpuAccess {
         /// hook had given it (NVIDIA Container Toolkit, "Containers losing access to GPUs").
         nodes: Vec<PathBuf>,
     },
+    /// Real ones by their names in the Container Device Interface, `nvidia.com/gpu=GPU-…`: what
+    /// podman has, and newer Docker.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "what chooses between the two ways to a GPU comes next")
+    )]
+    Cdi(Vec<String>),
 }
 
 /// A container to be made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Plan {
     /// Its name; the engine refuses a second one of that name.
     pub name: String,
@@ -143,7 +154,7 @@ pub struct Plan {
     pub binds: Vec<Bind>,
     /// Its GPUs.
     pub gpus: GpuAccess,
-    /// Its share of the CPU, in cores.
+    /// Its limit of CPU time, in cores.
     pub cpus: Option<f64>,
     /// Its limit of memory, swap included.
     pub memory: Option<Size>,
@@ -151,8 +162,25 @@ pub struct Plan {
     pub shm: Size,
     /// How long after SIGTERM it is killed when the engine itself stops.
     pub grace: Duration,
-    /// How much of its output the engine keeps.
+    /// How much of its output the engine keeps, at least the newest half of it. Reading goes on
+    /// across the turn of the engine's log files; only what lies further back than this when it is
+    /// read is lost.
     pub log_limit: Size,
+}
+
+impl fmt::Debug for Plan {
+    /// Without the values of its variables, of which any may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Plan")
+            .field("name", &self.name)
+            .field("image", &self.image)
+            .field("command", &self.command)
+            .field("env", &names)
+            .field("binds", &self.binds)
+            .field("gpus", &self.gpus)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where a container stands.
@@ -196,7 +224,8 @@ pub struct Container {
 pub struct Exit {
     /// The exit code of its process, 128 and the signal's number if one ended it.
     pub code: i64,
-    /// The kernel killed some process of it for lack of memory.
+    /// The kernel killed some process of it for lack of memory; not always the first one, so the
+    /// code may be 0 all the same.
     pub oom: bool,
     /// What the engine says went wrong.
     pub error: Option<String>,
@@ -209,7 +238,8 @@ pub struct Exit {
 /// A line of a container's output, or a part of a long one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// When the engine read it; to the nanosecond.
+    /// When the engine read it, to the nanosecond. All parts of one long line have the time of the
+    /// first, also where lines of the other stream came in between, so within the log times go back.
     pub at: Timestamp,
     /// Where the process wrote it.
     pub stream: Stream,
@@ -232,7 +262,7 @@ pub trait Engine: Send + Sync + 'static {
     async fn image(&self, image: &str) -> Result<Option<ImageInfo>, EngineError>;
 
     /// Fetches an image with the host's own credentials, telling how far it is. A receiver that is
-    /// gone does not stop it.
+    /// slow or gone does not hold it up; dropping the future gives it up.
     async fn pull(&self, image: &str, progress: mpsc::Sender<PullProgress>)
     -> Result<ImageInfo, EngineError>;
 
@@ -249,24 +279,32 @@ pub trait Engine: Send + Sync + 'static {
     /// Sends a signal, by name, to its first process. That it has ended is no error.
     async fn signal(&self, id: &ContainerId, signal: &str) -> Result<(), EngineError>;
 
-    /// SIGTERM, and SIGKILL after `grace`; returns when it has ended.
+    /// SIGTERM, and SIGKILL after `grace` (in whole seconds, rounded up); returns when it has
+    /// ended. A paused container is thawed for it. That it has ended already is no error.
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), EngineError>;
 
-    /// Freezes its processes.
-    #[expect(dead_code, reason = "what a cut-off node does to its containers; the lease comes next")]
+    /// Freezes its processes. That they are frozen, or have ended, is no error.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "what a cut-off node does to its containers; the lease comes next")
+    )]
     async fn pause(&self, id: &ContainerId) -> Result<(), EngineError>;
 
-    /// Thaws them.
-    #[expect(dead_code, reason = "what a cut-off node does to its containers; the lease comes next")]
+    /// Thaws them. That they are not frozen is no error.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "what a cut-off node does to its containers; the lease comes next")
+    )]
     async fn unpause(&self, id: &ContainerId) -> Result<(), EngineError>;
 
-    /// Waits until it has ended, however long that takes.
+    /// Waits until it has ended, however long that takes. One that was never started is an error.
     async fn wait(&self, id: &ContainerId) -> Result<Exit, EngineError>;
 
     /// A container, or `None` where there is none.
     async fn inspect(&self, id: &ContainerId) -> Result<Option<Container>, EngineError>;
 
-    /// The containers, in any state, that carry all of these labels.
+    /// The containers, in any state, that carry all of these labels. Without their times and exits,
+    /// which the engine tells only one by one: a container that it is busy with would hold up all.
     async fn list(&self, labels: &[(String, String)]) -> Result<Vec<Container>, EngineError>;
 
     /// Its output from a time on, that time included, in the engine's order; with `follow` until
@@ -282,6 +320,35 @@ pub trait Engine: Send + Sync + 'static {
     /// succeed; false if it was started. That it is not there is no error.
     async fn remove_unstarted(&self, id: &ContainerId) -> Result<bool, EngineError>;
 
-    /// Removes it with its anonymous volumes, also while it runs. That it is not there is no error.
+    /// Removes it with its anonymous volumes, also while it runs; returns when it is gone. That it
+    /// is not there is no error.
     async fn remove(&self, id: &ContainerId) -> Result<(), EngineError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_shows_no_values_of_variables() {
+        let plan = Plan {
+            name: "p".into(),
+            image: "busybox".into(),
+            command: None,
+            entrypoint: None,
+            workdir: None,
+            user: None,
+            env: vec![("TOKEN".into(), "s3cret".into())],
+            labels: BTreeMap::new(),
+            binds: Vec::new(),
+            gpus: GpuAccess::None,
+            cpus: None,
+            memory: None,
+            shm: Size::MIB,
+            grace: Duration::ZERO,
+            log_limit: Size::MIB,
+        };
+        let shown = format!("{plan:?}");
+        assert!(shown.contains("TOKEN") && !shown.contains("s3cret"), "{shown}");
+    }
 }

@@ -12,10 +12,7 @@ use crate::engine::{Bind, GpuAccess, Plan};
 
 /// What is sent to make it.
 pub(super) fn body(plan: &Plan, systemd_cgroups: bool, raises_limits: bool) -> ContainerCreateBody {
-    let mut env: Vec<String> = plan.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    if let GpuAccess::Simulated(uuids) = &plan.gpus {
-        env.push(format!("NVIDIA_VISIBLE_DEVICES={}", joined(uuids)));
-    }
+    let env = environment(plan);
     ContainerCreateBody {
         image: Some(plan.image.clone()),
         cmd: plan.command.clone(),
@@ -29,6 +26,23 @@ pub(super) fn body(plan: &Plan, systemd_cgroups: bool, raises_limits: bool) -> C
         host_config: Some(host(plan, systemd_cgroups, raises_limits)),
         ..ContainerCreateBody::default()
     }
+}
+
+/// Its variables, and what decides over GPUs wherever NVIDIA's runtime is the engine's default:
+/// there an image that says `NVIDIA_VISIBLE_DEVICES=all`, as all of NVIDIA's do, or a job that
+/// says so, would get every GPU of the host. `void` means none (NVIDIA Container Toolkit,
+/// "Environment variables"). With a device request the engine sets the variable itself.
+fn environment(plan: &Plan) -> Vec<String> {
+    const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
+    let own = plan.env.iter().filter(|(name, _)| name != VISIBLE);
+    let visible = match &plan.gpus {
+        GpuAccess::None | GpuAccess::Cdi(_) => Some("void".to_owned()),
+        GpuAccess::Simulated(uuids) => Some(joined(uuids)),
+        GpuAccess::Nvidia { .. } => None,
+    };
+    own.map(|(name, value)| format!("{name}={value}"))
+        .chain(visible.map(|visible| format!("{VISIBLE}={visible}")))
+        .collect()
 }
 
 fn joined(uuids: &[GpuUuid]) -> String {
@@ -45,6 +59,7 @@ fn host(plan: &Plan, systemd_cgroups: bool, raises_limits: bool) -> HostConfig {
         GpuAccess::Nvidia { uuids, nodes } => {
             (Some(vec![nvidia(uuids)]), Some(nodes.iter().map(|node| device(node)).collect()))
         }
+        GpuAccess::Cdi(names) => (Some(vec![cdi(names)]), None),
     };
     HostConfig {
         // Under systemd's driver a slice's name, else a path.
@@ -69,7 +84,8 @@ fn host(plan: &Plan, systemd_cgroups: bool, raises_limits: bool) -> HostConfig {
         }),
         security_opt: Some(vec!["no-new-privileges".into()]),
         shm_size: Some(bytes(plan.shm)),
-        // Pinned host memory and RDMA buffers count as locked memory.
+        // The engine's own hard limit stays where it may not raise it. The soft stack limit of some
+        // hosts is too small for compilers of kernels. Pinned host memory and RDMA buffers count as locked memory.
         ulimits: raises_limits.then(|| vec![ulimit("memlock", -1), ulimit("stack", 64 << 20)]),
         ..HostConfig::default()
     }
@@ -79,9 +95,9 @@ fn ulimit(name: &str, limit: i64) -> ResourcesUlimits {
     ResourcesUlimits { name: Some(name.into()), soft: Some(limit), hard: Some(limit) }
 }
 
-/// A bounded file, so that a job that prints for weeks does not fill the host's disk. The agent
-/// reads it as it grows; only a job that outruns a dead agent by the whole limit loses its oldest
-/// lines.
+/// Two bounded files, so that a job that prints for weeks does not fill the host's disk. Reading
+/// goes on across the turn from one to the other; only a job that outruns its reader by what they
+/// hold loses its oldest lines. The engine never holds up the job for that.
 fn log(limit: Size) -> HostConfigLogConfig {
     let config = HashMap::from([
         ("max-size".to_owned(), format!("{}", (limit.bytes() / 2).max(1))),
@@ -90,6 +106,11 @@ fn log(limit: Size) -> HostConfigLogConfig {
     HostConfigLogConfig { typ: Some("json-file".into()), config: Some(config) }
 }
 
+/// A mount object, not the older `source:target` text: with this one a source that is not there is
+/// an error, where the other makes an empty directory of root's and the job trains on nothing.
+/// The engine's own `rprivate` stays. `rslave` would show mounts that the host makes below the
+/// source later, but the start fails wherever the source's file system is not shared, and a source
+/// that is itself mounted anew would stay unseen all the same.
 fn mount(bind: &Bind) -> Mount {
     Mount {
         typ: Some(MountType::BIND),
@@ -109,11 +130,88 @@ fn nvidia(uuids: &[GpuUuid]) -> DeviceRequest {
     }
 }
 
+fn cdi(names: &[String]) -> DeviceRequest {
+    DeviceRequest { driver: Some("cdi".into()), device_ids: Some(names.to_vec()), ..DeviceRequest::default() }
+}
+
 fn device(node: &Path) -> DeviceMapping {
     let path = Some(node.display().to_string());
     DeviceMapping {
         path_on_host: path.clone(),
         path_in_container: path,
         cgroup_permissions: Some("rwm".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+    use super::*;
+
+    fn plan(gpus: GpuAccess) -> Plan {
+        Plan {
+            name: "p".into(),
+            image: "busybox".into(),
+            command: Some(vec!["true".into()]),
+            entrypoint: None,
+            workdir: None,
+            user: None,
+            env: vec![("A".into(), "1".into()), ("NVIDIA_VISIBLE_DEVICES".into(), "all".into())],
+            labels: BTreeMap::new(),
+            binds: vec![Bind { source: "/data".into(), target: "/in".into(), read_only: true }],
+            gpus,
+            cpus: Some(1.5),
+            memory: Some(Size::GIB),
+            shm: Size::MIB,
+            grace: Duration::from_secs(30),
+            log_limit: Size(10 << 20),
+        }
+    }
+
+    fn env(gpus: GpuAccess) -> Vec<String> {
+        body(&plan(gpus), false, true).env.unwrap_or_default()
+    }
+
+    fn uuid() -> GpuUuid {
+        GpuUuid::new("GPU-5ecf1a1e-0000-0000-0000-000000000001").expect("valid")
+    }
+
+    #[test]
+    fn a_job_without_gpus_gets_none_whatever_it_or_its_image_says() {
+        assert_eq!(env(GpuAccess::None), ["A=1", "NVIDIA_VISIBLE_DEVICES=void"]);
+        assert_eq!(
+            env(GpuAccess::Cdi(vec!["nvidia.com/gpu=0".into()])),
+            ["A=1", "NVIDIA_VISIBLE_DEVICES=void"]
+        );
+        let simulated = format!("NVIDIA_VISIBLE_DEVICES={}", uuid());
+        assert_eq!(env(GpuAccess::Simulated(vec![uuid()])), ["A=1", &simulated]);
+        assert_eq!(env(GpuAccess::Nvidia { uuids: vec![uuid()], nodes: Vec::new() }), ["A=1"]);
+    }
+
+    #[test]
+    fn gpus_are_asked_for_by_uuid_or_by_cdi_name() {
+        let nodes = vec![PathBuf::from("/dev/nvidia0")];
+        let host = host(&plan(GpuAccess::Nvidia { uuids: vec![uuid()], nodes }), false, true);
+        let request = &host.device_requests.expect("one")[0];
+        assert_eq!(request.driver.as_deref(), Some("nvidia"));
+        assert_eq!(request.device_ids, Some(vec![uuid().to_string()]));
+        assert_eq!(host.devices.expect("one")[0].path_on_host.as_deref(), Some("/dev/nvidia0"));
+
+        let host = super::host(&plan(GpuAccess::Cdi(vec!["nvidia.com/gpu=0".into()])), false, true);
+        let request = &host.device_requests.expect("one")[0];
+        assert_eq!((request.driver.as_deref(), &request.capabilities), (Some("cdi"), &None));
+    }
+
+    #[test]
+    fn the_defaults_are_bounded_and_unprivileged() {
+        let host = host(&plan(GpuAccess::None), true, false);
+        assert_eq!((host.privileged, host.init), (Some(false), Some(true)));
+        assert_eq!((host.memory, host.memory_swap), (Some(1 << 30), Some(1 << 30)));
+        assert_eq!((host.nano_cpus, host.ulimits), (Some(1_500_000_000), None));
+        assert_eq!(host.cgroup_parent.as_deref(), Some("haul.slice"));
+        let log = host.log_config.and_then(|log| log.config).expect("bounded");
+        assert_eq!((&*log["max-size"], &*log["max-file"]), ("5242880", "2"));
+        assert_eq!(host.mounts.expect("one")[0].read_only, Some(true));
     }
 }

@@ -1,7 +1,10 @@
 //! Docker's Engine API, through bollard, and whatever else speaks it.
 
+mod connection;
 mod create;
 mod error;
+mod gpus;
+mod oom;
 mod output;
 mod pull;
 mod read;
@@ -12,16 +15,19 @@ mod live;
 use std::{
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use bollard::query_parameters::{
-    CreateContainerOptions, KillContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptions,
-    StopContainerOptions, WaitContainerOptions,
+use bollard::{
+    models::ContainerInspectResponse,
+    query_parameters::{
+        CreateContainerOptions, KillContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptions,
+        StopContainerOptions, WaitContainerOptions,
+    },
 };
 use futures::{StreamExt, stream::BoxStream};
 use shared::id::Timestamp;
@@ -29,87 +35,77 @@ use tokio::sync::mpsc;
 
 use super::{
     Container, ContainerId, Engine, EngineError, EngineInfo, Exit, Frame, GpuAccess, ImageInfo, Plan,
-    PullProgress,
+    PullProgress, credentials, reference::Reference,
 };
+use connection::{Connection, DEFAULT_ADDRESS};
 use error::{Call, classify};
 
-/// For what the engine answers out of its memory.
+/// For what the engine answers out of its memory; twenty times what a busy one takes.
 const QUICK: Duration = Duration::from_secs(20);
-/// For what it does on disk, with mounts and cgroups.
+/// For what it does on disk, with mounts, cgroups and hooks: NVIDIA's may load the driver first.
 const SLOW: Duration = Duration::from_secs(120);
-/// Docker's own default, on Linux.
-const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
+/// The code of a process that SIGKILL ended.
+const KILLED: i64 = 128 + 9;
+/// Between two looks at a container that somebody else removes.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// An engine at an address.
 pub struct Docker {
-    client: bollard::Docker,
     address: String,
-    /// What the engine is, asked when the API version was agreed upon; nothing while it is away.
-    known: Mutex<Option<EngineInfo>>,
+    /// The engine that answered last; nothing while it is away, since another version may come back.
+    known: Mutex<Option<Arc<Connection>>>,
     /// Whether it may raise limits; an engine inside a container often may not.
     raises_limits: AtomicBool,
-    /// Where the host's registry credentials are; the user's own place without.
+    /// The file with the host's registry credentials.
     credentials: Option<PathBuf>,
 }
 
 impl Docker {
-    /// An engine at this address (`unix:///path` or `tcp://host:port`), at `DOCKER_HOST`, or at
-    /// Docker's usual place. Nothing is asked of it yet.
+    /// An engine at this address (`unix:///path`, a path, or `tcp://host:port`), at `DOCKER_HOST`,
+    /// or at Docker's usual place. Nothing is asked of it yet, and nothing need be there yet.
     ///
     /// # Errors
     /// [`EngineError::Unreachable`] for what is no address.
-    pub fn connect(address: Option<&str>) -> Result<Self, EngineError> {
-        let address = address.map(str::to_owned).or_else(|| std::env::var("DOCKER_HOST").ok());
-        let address = address.filter(|address| !address.is_empty()).unwrap_or_else(|| DEFAULT_ADDRESS.into());
-        let address = if address.starts_with('/') { format!("unix://{address}") } else { address };
-        // bollard looks for the socket's file when it is made; ours may come later.
-        let client = match address.strip_prefix("unix://") {
-            Some(path) => {
-                let timeout = SLOW.as_secs();
-                bollard::Docker::connect_with_unix(path, timeout, bollard::API_DEFAULT_VERSION)
-            }
-            None => bollard::Docker::connect_with_host(&address),
-        };
-        let unreachable = |e: bollard::errors::Error| EngineError::Unreachable {
-            address: address.clone(),
-            detail: e.to_string(),
-        };
-        let client = client.map_err(unreachable)?;
+    pub fn connect(given: Option<&str>) -> Result<Self, EngineError> {
+        let given = given.map(str::to_owned).or_else(|| std::env::var("DOCKER_HOST").ok());
+        let given = given.filter(|given| !given.is_empty()).unwrap_or_else(|| DEFAULT_ADDRESS.into());
+        let address = connection::address(&given).ok_or_else(|| EngineError::Unreachable {
+            address: given,
+            detail: "an address is a socket (unix:///path) or a host (tcp://host:port)".into(),
+        })?;
         Ok(Self {
-            client,
             address,
             known: Mutex::new(None),
             raises_limits: AtomicBool::new(true),
-            credentials: None,
+            credentials: credentials::usual_config(),
         })
     }
 
-    fn known(&self) -> Option<EngineInfo> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// With registry credentials from this file.
+    #[cfg(test)]
+    fn with_credentials(mut self, config: PathBuf) -> Self {
+        self.credentials = Some(config);
+        self
     }
 
-    fn set_known(&self, info: Option<EngineInfo>) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = info;
+    fn set_known(&self, connection: Option<Arc<Connection>>) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = connection;
     }
 
-    /// What the engine is that is there now, once an API version is agreed upon with it.
-    async fn agree(&self) -> Result<EngineInfo, EngineError> {
-        if let Some(known) = self.known() {
+    /// The engine, once an API version is agreed upon. Two callers may do so at once: they agree
+    /// upon the same.
+    async fn agree(&self) -> Result<Arc<Connection>, EngineError> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(known) = known {
             return Ok(known);
         }
-        let negotiate = self.client.clone().negotiate_version();
-        self.timed("name its version", QUICK, Call::Other, negotiate).await?;
-        let info = self.timed("describe itself", QUICK, Call::Other, self.client.info()).await?;
-        let api = self.client.client_version();
-        let info = read::info(info, format!("{}.{}", api.major_version, api.minor_version));
-        self.set_known(Some(info.clone()));
-        Ok(info)
+        let met = Arc::new(self.meet().await?);
+        self.set_known(Some(met.clone()));
+        Ok(met)
     }
 
-    /// The client, once an API version is agreed upon.
-    async fn client(&self) -> Result<&bollard::Docker, EngineError> {
-        self.agree().await?;
-        Ok(&self.client)
+    async fn client(&self) -> Result<bollard::Docker, EngineError> {
+        Ok(self.agree().await?.client.clone())
     }
 
     /// A call with a deadline.
@@ -128,11 +124,47 @@ impl Docker {
 
     fn failed(&self, call: &'static str, about: Call<'_>, error: bollard::errors::Error) -> EngineError {
         let error = classify(&self.address, call, about, error);
-        if let EngineError::Unreachable { .. } = error {
-            // Another version may be there when it comes back.
+        let changed = match &error {
+            EngineError::Unreachable { .. } => true,
+            // An older engine came back while nobody asked.
+            EngineError::Other { detail, .. } => detail.starts_with("client version"),
+            _ => false,
+        };
+        if changed {
             self.set_known(None);
         }
         error
+    }
+
+    /// The engine's own record of a container.
+    async fn record(&self, id: &ContainerId) -> Result<ContainerInspectResponse, EngineError> {
+        let client = self.client().await?;
+        let inspect = client.inspect_container(id.as_str(), None);
+        self.timed("describe the container", QUICK, Call::Container(id), inspect).await
+    }
+
+    /// A container as it is, with what the engine may have missed of its end.
+    async fn described(&self, id: &ContainerId) -> Result<Container, EngineError> {
+        let mut container = read::container(self.record(id).await?);
+        if let Some(exit) = &mut container.exit
+            && exit.code == KILLED
+            && !exit.oom
+        {
+            exit.oom = oom::was_killed(container.id.as_str()).await;
+        }
+        Ok(container)
+    }
+
+    /// Until a container that somebody else removes is gone.
+    async fn until_gone(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let gone = async {
+            while self.inspect(id).await?.is_some() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            Ok(())
+        };
+        let late = |_| EngineError::Timeout { call: "remove the container", seconds: SLOW.as_secs() };
+        tokio::time::timeout(SLOW, gone).await.map_err(late)?
     }
 }
 
@@ -145,24 +177,45 @@ fn found<T>(result: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
     }
 }
 
+/// As the API counts: half a second of grace must not become none.
+fn whole_seconds(grace: Duration) -> i32 {
+    i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX)
+}
+
+/// No error where the engine says that it is so already.
+fn unless(result: Result<(), EngineError>, already: &[&str]) -> Result<(), EngineError> {
+    match result {
+        Err(EngineError::Other { detail, .. }) if already.iter().any(|words| detail.contains(words)) => {
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// A well-formed reference: there is no image under what is none.
+fn reference(image: &str) -> Result<Reference, EngineError> {
+    Reference::parse(image).map_err(|detail| EngineError::NoSuchImage { image: image.into(), detail })
+}
+
 #[async_trait]
 impl Engine for Docker {
     async fn info(&self) -> Result<EngineInfo, EngineError> {
-        let info = self.agree().await?;
-        self.timed("answer", QUICK, Call::Other, self.client.ping()).await?;
-        Ok(info)
+        // What is known says nothing about now.
+        self.ping().await?;
+        Ok(self.agree().await?.info.clone())
     }
 
     async fn is_up(&self) -> bool {
         // Each call opens a connection of its own, which an engine on its way out refuses.
-        self.client.ping().await.is_ok()
+        self.ping().await.is_ok()
     }
 
     async fn image(&self, image: &str) -> Result<Option<ImageInfo>, EngineError> {
+        let reference = reference(image)?;
         let client = self.client().await?;
         let asked = client.inspect_image(image);
-        let image = self.timed("look for the image", QUICK, Call::Image(image), asked).await;
-        Ok(found(image)?.map(read::image))
+        let found = found(self.timed("look for the image", QUICK, Call::Image(image), asked).await)?;
+        Ok(found.map(|found| read::image(found, &reference)))
     }
 
     async fn pull(
@@ -177,12 +230,11 @@ impl Engine for Docker {
     }
 
     async fn create(&self, plan: &Plan) -> Result<ContainerId, EngineError> {
-        let client = self.client().await?;
-        let systemd_cgroups = self.agree().await?.systemd_cgroups;
+        let engine = self.agree().await?;
         let raises_limits = self.raises_limits.load(Ordering::Relaxed);
         let options = CreateContainerOptions { name: Some(plan.name.clone()), platform: String::new() };
-        let create =
-            client.create_container(Some(options), create::body(plan, systemd_cgroups, raises_limits));
+        let body = create::body(plan, engine.info.systemd_cgroups, raises_limits);
+        let create = engine.client.create_container(Some(options), body);
         let made = self.timed("make the container", SLOW, Call::Create(&plan.name), create).await?;
         Ok(ContainerId::new(made.id))
     }
@@ -200,38 +252,48 @@ impl Engine for Docker {
     }
 
     async fn verify_gpus(&self, id: &ContainerId, gpus: &GpuAccess) -> Result<(), EngineError> {
-        let GpuAccess::Nvidia { uuids, nodes } = gpus else { return Ok(()) };
-        let client = self.client().await?;
-        let inspect = client.inspect_container(id.as_str(), None);
-        let seen = self.timed("describe the container", QUICK, Call::Container(id), inspect).await?;
-        read::verify(&seen, uuids, nodes)
+        if matches!(gpus, GpuAccess::None | GpuAccess::Simulated(_)) {
+            return Ok(());
+        }
+        gpus::verify(&self.record(id).await?, gpus).await
     }
 
     async fn signal(&self, id: &ContainerId, signal: &str) -> Result<(), EngineError> {
         let client = self.client().await?;
         let kill = client.kill_container(id.as_str(), Some(KillContainerOptions { signal: signal.into() }));
-        match self.timed("signal the container", QUICK, Call::Container(id), kill).await {
-            Err(EngineError::Other { detail, .. }) if detail.contains("is not running") => Ok(()),
-            done => done,
-        }
+        unless(
+            self.timed("signal the container", QUICK, Call::Container(id), kill).await,
+            &["is not running"],
+        )
     }
 
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), EngineError> {
         let client = self.client().await?;
-        let t = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
-        let options = StopContainerOptions { signal: None, t: Some(t) };
+        let options = StopContainerOptions { signal: None, t: Some(whole_seconds(grace)) };
         let stop = client.stop_container(id.as_str(), Some(options));
         self.timed("stop the container", grace.saturating_add(SLOW), Call::Container(id), stop).await
     }
 
     async fn pause(&self, id: &ContainerId) -> Result<(), EngineError> {
-        let pause = self.client().await?.pause_container(id.as_str());
-        self.timed("pause the container", QUICK, Call::Container(id), pause).await
+        let client = self.client().await?;
+        let pause = self.timed(
+            "pause the container",
+            QUICK,
+            Call::Container(id),
+            client.pause_container(id.as_str()),
+        );
+        unless(pause.await, &["already paused", "is not running"])
     }
 
     async fn unpause(&self, id: &ContainerId) -> Result<(), EngineError> {
-        let unpause = self.client().await?.unpause_container(id.as_str());
-        self.timed("unpause the container", QUICK, Call::Container(id), unpause).await
+        let client = self.client().await?;
+        let unpause = self.timed(
+            "unpause the container",
+            QUICK,
+            Call::Container(id),
+            client.unpause_container(id.as_str()),
+        );
+        unless(unpause.await, &["is not paused"])
     }
 
     async fn wait(&self, id: &ContainerId) -> Result<Exit, EngineError> {
@@ -249,18 +311,15 @@ impl Engine for Docker {
                 });
             }
         }
-        let container = self.inspect(id).await?;
-        let gone = || EngineError::NoSuchContainer { id: id.to_string() };
-        let running =
-            || EngineError::Other { call: "wait for the container", detail: "it still runs".into() };
-        container.ok_or_else(gone)?.exit.ok_or_else(running)
+        let container = self.described(id).await?;
+        container.exit.ok_or_else(|| EngineError::Other {
+            call: "wait for the container",
+            detail: format!("it has not ended: {:?}", container.state),
+        })
     }
 
     async fn inspect(&self, id: &ContainerId) -> Result<Option<Container>, EngineError> {
-        let client = self.client().await?;
-        let inspect = client.inspect_container(id.as_str(), None);
-        let seen = self.timed("describe the container", QUICK, Call::Container(id), inspect).await;
-        Ok(found(seen)?.map(read::container))
+        found(self.described(id).await)
     }
 
     async fn list(&self, labels: &[(String, String)]) -> Result<Vec<Container>, EngineError> {
@@ -279,10 +338,12 @@ impl Engine for Docker {
         since: Option<Timestamp>,
         follow: bool,
     ) -> Result<BoxStream<'static, Result<Frame, EngineError>>, EngineError> {
-        let client = self.client().await?;
+        let engine = self.agree().await?;
+        // podman's lines have the time of the read that they came with.
+        let shares_times = engine.info.name != "Docker";
         let (address, owned) = (self.address.clone(), id.clone());
         let failed = move |error| classify(&address, "give the output", Call::Container(&owned), error);
-        Ok(output::frames(client, id, since, follow, failed))
+        Ok(output::frames(&engine.client, id, since, follow, shares_times, failed))
     }
 
     async fn remove_unstarted(&self, id: &ContainerId) -> Result<bool, EngineError> {
@@ -308,9 +369,22 @@ impl Engine for Docker {
         let options = RemoveContainerOptions { v: true, force: true, link: false };
         let remove = client.remove_container(id.as_str(), Some(options));
         match self.timed("remove the container", SLOW, Call::Container(id), remove).await {
-            // Somebody else is at it already.
-            Err(EngineError::Other { detail, .. }) if detail.contains("already in progress") => Ok(()),
-            done => found(done).map(|_| ()),
+            Err(EngineError::Other { detail, .. }) if detail.contains("already in progress") => {
+                self.until_gone(id).await
+            }
+            done => found(done).map(drop),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grace_is_rounded_up() {
+        let millis = [0, 1, 1000, 1001].map(Duration::from_millis);
+        assert_eq!(millis.map(whole_seconds), [0, 1, 1, 2]);
+        assert_eq!(whole_seconds(Duration::MAX), i32::MAX);
     }
 }

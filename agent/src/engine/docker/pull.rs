@@ -25,15 +25,30 @@ impl Docker {
         image: &str,
         progress: mpsc::Sender<PullProgress>,
     ) -> Result<(), EngineError> {
+        let reference = super::reference(image)?;
         let client = self.client().await?;
-        let credential = self.credential(image).await?;
-        let (name, tag) = split(image);
-        let options = CreateImageOptionsBuilder::new().from_image(name).tag(tag).build();
+        let found = credentials::find(self.credentials.clone(), &reference.registry).await;
+        let (credential, unread) = match found {
+            Ok(credential) => (credential, None),
+            Err(why) => (None, Some(why)),
+        };
+        // A tag or digest always, or the API fetches every tag there is.
+        let options =
+            CreateImageOptionsBuilder::new().from_image(&reference.name).tag(&reference.version).build();
+        let credential = credential.map(|credential| shown(credential, &reference.registry));
+        let failed = |error| match self.failed("pull", Call::Image(image), error) {
+            EngineError::NoAccess { image, registry, detail } => EngineError::NoAccess {
+                image,
+                registry,
+                detail: unread.iter().fold(detail, |detail, why| format!("{detail}; {why}")),
+            },
+            other => other,
+        };
         let mut answers = client.create_image(Some(options), None, credential);
         let mut layers = Layers::default();
         loop {
             let answer = match tokio::time::timeout(SILENCE, answers.next()).await {
-                Ok(Some(answer)) => answer.map_err(|error| self.failed("pull", Call::Image(image), error))?,
+                Ok(Some(answer)) => answer.map_err(failed)?,
                 Ok(None) => return Ok(()),
                 Err(_) => {
                     let detail = format!("the pull made no progress for {} minutes", SILENCE.as_secs() / 60);
@@ -45,42 +60,21 @@ impl Docker {
             let _ = progress.try_send(layers.progress());
         }
     }
-
-    /// The host's credential, read on a thread where a helper program may take its time.
-    async fn credential(&self, image: &str) -> Result<Option<DockerCredentials>, EngineError> {
-        let (config, owned) = (self.credentials.clone(), image.to_owned());
-        let read = tokio::task::spawn_blocking(move || credentials::read(config, &owned)).await;
-        let denied = |detail: String| EngineError::NoAccess {
-            image: image.into(),
-            registry: credentials::registry(image).into(),
-            detail,
-        };
-        let credential = read.map_err(|e| denied(e.to_string()))?.map_err(denied)?;
-        let serveraddress = Some(credentials::registry(image).to_owned());
-        Ok(credential.map(|credential| match credential {
-            Credential::Password { username, password } => DockerCredentials {
-                username: Some(username),
-                password: Some(password),
-                serveraddress,
-                ..DockerCredentials::default()
-            },
-            Credential::Token(token) => DockerCredentials {
-                identitytoken: Some(token),
-                serveraddress,
-                ..DockerCredentials::default()
-            },
-        }))
-    }
 }
 
-/// The name and the tag or digest; without one, `latest`, since the API would fetch all tags.
-fn split(image: &str) -> (&str, &str) {
-    if let Some((name, digest)) = image.split_once('@') {
-        return (name, digest);
-    }
-    match image.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, tag),
-        _ => (image, "latest"),
+/// As the API wants it.
+fn shown(credential: Credential, registry: &str) -> DockerCredentials {
+    let serveraddress = Some(registry.to_owned());
+    match credential {
+        Credential::Password { username, password } => DockerCredentials {
+            username: Some(username),
+            password: Some(password),
+            serveraddress,
+            ..DockerCredentials::default()
+        },
+        Credential::Token(token) => {
+            DockerCredentials { identitytoken: Some(token), serveraddress, ..DockerCredentials::default() }
+        }
     }
 }
 
@@ -127,17 +121,41 @@ impl Layers {
 
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
-
     use super::*;
 
-    #[rstest]
-    #[case("a", ("a", "latest"))]
-    #[case("a:1", ("a", "1"))]
-    #[case("localhost:5000/a", ("localhost:5000/a", "latest"))]
-    #[case("localhost:5000/a:1", ("localhost:5000/a", "1"))]
-    #[case("a@sha256:00", ("a", "sha256:00"))]
-    fn a_reference_is_split(#[case] image: &str, #[case] expected: (&str, &str)) {
-        assert_eq!(split(image), expected);
+    #[test]
+    fn progress_is_summed_over_layers_and_never_goes_back() {
+        // As dockerd 20.10 sends it.
+        let answers = r#"
+            {"status":"Pulling from t/bb","id":"1"}
+            {"status":"Already exists","progressDetail":{},"id":"aa"}
+            {"status":"Pulling fs layer","progressDetail":{},"id":"bb"}
+            {"status":"Downloading","progressDetail":{"current":300,"total":1000},"id":"bb"}
+            {"status":"Verifying Checksum","progressDetail":{},"id":"bb"}
+            {"status":"Download complete","progressDetail":{},"id":"bb"}
+            {"status":"Extracting","progressDetail":{"current":10,"total":1000},"id":"bb"}
+            {"status":"Pull complete","progressDetail":{},"id":"bb"}
+            {"status":"Digest: sha256:00"}"#;
+        let mut layers = Layers::default();
+        let mut seen = Vec::new();
+        for answer in answers.lines().filter(|line| !line.trim().is_empty()) {
+            layers.note(&serde_json::from_str(answer).expect("an answer"));
+            let PullProgress { layers_done, layers_total, bytes_done, bytes_total } = layers.progress();
+            seen.push((layers_done, layers_total, bytes_done, bytes_total));
+        }
+        assert_eq!(
+            seen,
+            [
+                (0, 0, 0, 0),
+                (1, 1, 0, 0),
+                (1, 2, 0, 0),
+                (1, 2, 300, 1000),
+                (1, 2, 1000, 1000),
+                (1, 2, 1000, 1000),
+                (1, 2, 1000, 1000),
+                (2, 2, 1000, 1000),
+                (2, 2, 1000, 1000),
+            ]
+        );
     }
 }

@@ -1,46 +1,51 @@
 //! From the API's records, in which everything is optional, to what haul knows.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState as ApiState, ContainerStateStatusEnum, ContainerSummary,
-    ContainerSummaryStateEnum, ImageInspect, SystemInfo, SystemInfoCgroupDriverEnum,
+    ContainerSummaryStateEnum, ImageInspect, SystemInfo, SystemInfoCgroupDriverEnum, SystemVersion,
 };
-use shared::{
-    id::{GpuUuid, Timestamp},
-    units::Size,
+use shared::{id::Timestamp, units::Size};
+
+use crate::engine::{
+    Container, ContainerId, ContainerState, EngineInfo, Exit, ImageInfo, reference::Reference,
 };
 
-use crate::engine::{Container, ContainerId, ContainerState, EngineError, EngineInfo, Exit, ImageInfo};
-
-pub(super) fn info(info: SystemInfo, api: String) -> EngineInfo {
-    let podman =
-        info.operating_system.as_deref().is_some_and(|_| {
-            info.security_options
-                .as_ref()
-                .is_some_and(|options| options.iter().any(|option| option == "rootless=false"))
-        }) || info.docker_root_dir.as_deref().is_some_and(|root| root.contains("/containers/storage"));
+pub(super) fn info(info: SystemInfo, version: &SystemVersion, api: String) -> EngineInfo {
+    let components = version.components.iter().flatten();
+    let podman = components.into_iter().any(|component| component.name.starts_with("Podman"));
     EngineInfo {
         name: if podman { "Podman" } else { "Docker" },
-        version: info.server_version.unwrap_or_default(),
+        version: version.version.clone().or(info.server_version).unwrap_or_default(),
         api,
         root: PathBuf::from(info.docker_root_dir.unwrap_or_default()),
         systemd_cgroups: info.cgroup_driver == Some(SystemInfoCgroupDriverEnum::SYSTEMD),
+        // Docker names the directories only where the feature is on; podman always has it.
+        cdi: podman || info.cdi_spec_dirs.is_some_and(|dirs| !dirs.is_empty()),
         live_restore: info.live_restore_enabled.unwrap_or(false),
     }
 }
 
-pub(super) fn image(image: ImageInspect) -> ImageInfo {
+/// An image that was found under this name.
+pub(super) fn image(image: ImageInspect, asked: &Reference) -> ImageInfo {
     let env = image.config.and_then(|config| config.env).unwrap_or_default();
     ImageInfo {
         id: image.id.unwrap_or_default(),
-        digest: image.repo_digests.unwrap_or_default().into_iter().next(),
+        digest: digest(&image.repo_digests.unwrap_or_default(), asked),
         env: env.iter().filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect(),
         size: Size(image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default()),
     }
+}
+
+/// The digest under which the registry that was asked has it. An image may have come from
+/// several, and each has its own.
+fn digest(digests: &[String], asked: &Reference) -> Option<String> {
+    let of_asked = |digest: &&String| {
+        Reference::parse(digest).is_ok_and(|reference| reference.is_same_repository(asked))
+    };
+    // Under an id, or another name for it, any tells which image it is.
+    digests.iter().find(of_asked).or(digests.first()).cloned()
 }
 
 /// The engine's zero time, `0001-01-01T00:00:00Z`, means never.
@@ -63,12 +68,14 @@ fn state(state: Option<ContainerStateStatusEnum>) -> ContainerState {
 }
 
 fn exit(state: ApiState) -> Exit {
+    let started_at = time(state.started_at);
     Exit {
         code: state.exit_code.unwrap_or_default(),
         oom: state.oom_killed.unwrap_or(false),
         error: state.error.filter(|error| !error.is_empty()),
-        started_at: time(state.started_at),
-        finished_at: time(state.finished_at),
+        started_at,
+        // The engine notes the start once it is told of it, which may be after a short one's end.
+        finished_at: time(state.finished_at).max(started_at),
     }
 }
 
@@ -109,33 +116,28 @@ pub(super) fn summary(seen: ContainerSummary) -> Option<Container> {
     })
 }
 
-/// Whether a container has the GPUs that were asked for, as far as this host can tell.
-pub(super) fn verify(
-    seen: &ContainerInspectResponse,
-    uuids: &[GpuUuid],
-    nodes: &[PathBuf],
-) -> Result<(), EngineError> {
-    let requests = seen.host_config.as_ref().and_then(|host| host.device_requests.as_ref());
-    let recorded: Vec<&String> =
-        requests.into_iter().flatten().filter_map(|request| request.device_ids.as_ref()).flatten().collect();
-    if let Some(missing) = uuids.iter().find(|uuid| !recorded.iter().any(|id| id.as_str() == uuid.as_str())) {
-        return Err(EngineError::GpusMissing {
-            detail: format!("the engine ignored the request for {missing}"),
-        });
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_that_of_the_registry_that_was_asked() {
+        let hex = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        let digests = [format!("busybox@sha256:{hex}"), format!("ghcr.io/a/b@sha256:{hex}")];
+        let of = |name: &str| digest(&digests, &Reference::parse(name).expect("a reference"));
+        assert_eq!(of("ghcr.io/a/b:1").as_deref(), Some(&*digests[1]));
+        assert_eq!(of("docker.io/library/busybox").as_deref(), Some(&*digests[0]));
     }
-    let pid = seen.state.as_ref().and_then(|state| state.pid).filter(|pid| *pid > 0);
-    let Some(pid) = pid else { return Ok(()) };
-    let root = PathBuf::from(format!("/proc/{pid}/root"));
-    // Only root may look into another's file system; it ended already if it is not there.
-    if !root.join("dev/null").exists() {
-        tracing::debug!(pid, "cannot look into the container for its device nodes");
-        return Ok(());
-    }
-    let inside = |node: &Path| root.join(node.strip_prefix("/").unwrap_or(node)).exists();
-    match nodes.iter().find(|node| !inside(node)) {
-        Some(node) => {
-            Err(EngineError::GpusMissing { detail: format!("{} is not in the container", node.display()) })
-        }
-        None => Ok(()),
+
+    #[test]
+    fn a_container_that_never_ran_has_no_exit() {
+        let api = ApiState {
+            status: Some(ContainerStateStatusEnum::CREATED),
+            exit_code: Some(127),
+            started_at: Some("0001-01-01T00:00:00Z".into()),
+            ..ApiState::default()
+        };
+        let seen = container(ContainerInspectResponse { state: Some(api), ..Default::default() });
+        assert_eq!((seen.state, seen.started_at, seen.exit), (ContainerState::Created, None, None));
     }
 }
