@@ -58,6 +58,10 @@ pub async fn tidy(config: AgentConfig, fleet: Fleet, clock: Arc<dyn Clock>) {
 
 async fn tidy_one(config: &AgentConfig, fleet: &Fleet, clock: Arc<dyn Clock>, job: &JobId) -> Result<()> {
     let config = config_of(config, job)?;
+    // One that has not submitted its job yet is about to take its lock.
+    if fleet.store.list(&format!("jobs/{job}/log")).await?.is_empty() {
+        return Ok(());
+    }
     // A run that lives holds its lock.
     let Ok(_lock) = daemon::lock(&config) else { return Ok(()) };
     let state_dir = config.state_dir.clone();
@@ -65,9 +69,7 @@ async fn tidy_one(config: &AgentConfig, fleet: &Fleet, clock: Arc<dyn Clock>, jo
     tracing::info!(%job, "finishing what a killed run left");
     let author = Author::Node { name: node.id.clone(), incarnation: node.incarnation.clone() };
     let client = Client::new(node.fleet.clone(), author, clock, Chance::from_os());
-    if client.log().read(job).await?.is_some() {
-        client.cancel(job, Some("haul run was killed".into())).await?;
-    }
+    client.cancel(job, Some("haul run was killed".into())).await?;
     recover::recover(&node).await;
     node.attempts.finished().await;
     std::fs::remove_dir_all(state_dir)?;

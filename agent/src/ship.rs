@@ -129,7 +129,7 @@ impl Shipper {
         }
         let mut patience = Patience::default();
         loop {
-            match self.chunks.create(gathered.next, &gathered.text).await {
+            match self.chunks.create(gathered.next, &gathered.text, &gathered.cursor).await {
                 Ok(()) => break,
                 Err(OutputError::Store(error)) => patience.wait("output", &error).await,
                 Err(e) => return Err(e),
@@ -144,8 +144,9 @@ impl Shipper {
 impl Gathered {
     fn add(&mut self, frame: Frame) {
         let Frame { at, stream, bytes, complete } = frame;
-        self.cursor.pass(stream, at);
-        Record { at, stream, complete, bytes: bytes.into() }.write(&mut self.text);
+        let record = Record { at, stream, complete, bytes: bytes.into() };
+        self.cursor.pass(&record);
+        record.write(&mut self.text);
     }
 }
 

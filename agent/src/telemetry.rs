@@ -14,7 +14,8 @@ pub fn start(default: LevelFilter, is_agent: bool) {
         .with_env_var("HAUL_LOG")
         .from_env_lossy()
         // Its debug lines show whole requests, and with them a job's secrets.
-        .add_directive("bollard=info".parse().expect("a valid directive"));
+        .add_directive("bollard=info".parse().expect("a valid directive"))
+        .add_directive("bollard::docker=info".parse().expect("a valid directive"));
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     if !is_agent {
         builder.compact().without_time().init();

@@ -91,6 +91,8 @@ async fn output_of_version_1_is_read() {
     let key = Key::new("jobs/j/attempts/1/log/0000000000");
     store.put(&key, sample(1, "output").into()).await.expect("put");
     let chunks = Chunks::new(store, JobId::new("j").expect("valid"), Attempt::FIRST);
+    let (next, end) = chunks.resume().await.expect("reads");
+    assert!(next == 1 && end.since().is_some());
     let records = chunks.read(0).await.expect("reads").expect("there");
     let mut lines: Vec<&str> =
         records.iter().map(|record| std::str::from_utf8(&record.bytes).expect("text")).collect();

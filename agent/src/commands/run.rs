@@ -38,13 +38,14 @@ pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<E
     let (config, _) = config::resolve(context.fleet.clone(), flags, &|name| source(matches, name))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let shared_fleet = Fleet::open(&config.fleet, clock.clone()).await?;
-    let tidying = Tasks::default();
-    tidying.spawn("tidy", runs::tidy(config.clone(), shared_fleet.clone(), clock.clone()));
-    let config = runs::config_of(&config, &id)?;
+    let host = config.clone();
+    let config = runs::config_of(&host, &id)?;
     let fleet = runs::fleet_of(&shared_fleet, clock.clone())?;
     let client = Client::new(fleet.clone(), author(), clock.clone(), chance);
     let state_dir = config.state_dir.clone();
     let _lock = daemon::lock(&config)?;
+    let tidying = Tasks::default();
+    tidying.spawn("tidy", runs::tidy(host, shared_fleet, clock.clone()));
     let node = daemon::open(config, fleet, clock).await?;
     can_run(&node, &spec)?;
     let claims = Tasks::default();

@@ -1,6 +1,7 @@
 //! Where the output written so far ends.
 
 use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
 
 use super::{Record, Stream};
 use crate::id::Timestamp;
@@ -9,28 +10,47 @@ use crate::id::Timestamp;
 /// and written by a thread of its own.
 const SLACK: TimeDelta = TimeDelta::seconds(5);
 
-/// The last record written of each stream: its time, and how many records have that very time,
-/// since the parts of a long line share one.
+/// The last record written of each stream.
 ///
 /// Within one stream the engine's times never go back; between the two they may, by microseconds
-/// as a rule. So each stream has a mark of its own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// as a rule. So each stream has a mark of its own. The parts of a long line all carry the time
+/// of the first, however much later they come: a progress bar that never ends its line goes on at
+/// a time long past.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     stdout: Option<Mark>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     stderr: Option<Mark>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A stream's last record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
+    /// Its time.
     at: Timestamp,
+    /// How many records have that very time.
     count: u64,
+    /// Whether it ended its line.
+    complete: bool,
+}
+
+impl Mark {
+    /// From when on there may be records that are not written yet.
+    fn since(&self, newest: Timestamp) -> Timestamp {
+        if self.complete { newest - SLACK } else { self.at.min(newest - SLACK) }
+    }
 }
 
 impl Cursor {
+    fn marks(&self) -> impl Iterator<Item = &Mark> {
+        self.stdout.iter().chain(&self.stderr)
+    }
+
     /// From when on the engine's log is to be read again; all earlier records are written.
     pub fn since(&self) -> Option<Timestamp> {
-        let last = self.stdout.map(|mark| mark.at).max(self.stderr.map(|mark| mark.at))?;
-        Some(last - SLACK)
+        let newest = self.marks().map(|mark| mark.at).max()?;
+        self.marks().map(|mark| mark.since(newest)).min()
     }
 
     fn mark(&mut self, stream: Stream) -> &mut Option<Mark> {
@@ -41,12 +61,11 @@ impl Cursor {
     }
 
     /// Notes a record that was written.
-    pub fn pass(&mut self, stream: Stream, at: Timestamp) {
+    pub fn pass(&mut self, record: &Record) {
+        let Record { at, stream, complete, .. } = *record;
         let mark = self.mark(stream);
-        *mark = match *mark {
-            Some(Mark { at: last, count }) if last == at => Some(Mark { at, count: count + 1 }),
-            _ => Some(Mark { at, count: 1 }),
-        };
+        let before = mark.filter(|mark| mark.at == at).map_or(0, |mark| mark.count);
+        *mark = Some(Mark { at, count: before + 1, complete });
     }
 
     /// A filter for records read anew from [`Cursor::since`] on: says of each, in order, whether
@@ -66,23 +85,5 @@ impl Cursor {
                 Some(mark) => at >= mark.at,
             }
         }
-    }
-
-    /// The cursor after the records of the last chunks, newest chunk first; `None` while more
-    /// chunks are needed to tell.
-    pub(super) fn after(chunks: &[Vec<Record>]) -> Option<Self> {
-        let newest = chunks.iter().flatten().map(|record| record.at).max()?;
-        // The whole of the slack must be there, or a stream's mark could be missing.
-        let covered = chunks.iter().flatten().any(|record| record.at < newest - SLACK);
-        covered.then(|| Self::of(chunks))
-    }
-
-    /// The cursor after all chunks, newest first.
-    pub(super) fn of(chunks: &[Vec<Record>]) -> Self {
-        let mut cursor = Self::default();
-        for record in chunks.iter().rev().flatten() {
-            cursor.pass(record.stream, record.at);
-        }
-        cursor
     }
 }

@@ -5,7 +5,8 @@
 //! marks a line that goes on in the next record). `zcat` of the chunks in order is the log.
 //!
 //! Chunks are created by put-if-absent, one after the other, so two writers cannot interleave.
-//! A writer that takes over reads the last chunk to know where to go on: [`Cursor`].
+//! Each carries in its gzip header, as the comment (RFC 1952, 2.3), where the output ends with it:
+//! a [`Cursor`]. A writer that takes over reads the last chunk's and goes on there.
 
 mod cursor;
 mod record;
@@ -13,7 +14,7 @@ mod record;
 use std::io::{Read, Write};
 
 use bytes::Bytes;
-use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use flate2::{Compression, GzBuilder, read::GzDecoder};
 
 pub use cursor::Cursor;
 pub use record::{Record, RecordError, Stream};
@@ -92,12 +93,12 @@ impl Chunks {
         Ok(self.store.list(&self.prefix()).await?.len() as u64)
     }
 
-    /// Writes a chunk. Writing the same records again is a success.
+    /// Writes a chunk, and where the output ends with it. Writing the same again is a success.
     ///
     /// # Errors
     /// [`OutputError::Taken`] where other records stand there.
-    pub async fn create(&self, chunk: u64, text: &[u8]) -> Result<(), OutputError> {
-        let body = compress(text);
+    pub async fn create(&self, chunk: u64, text: &[u8], end: &Cursor) -> Result<(), OutputError> {
+        let body = compress(text, end);
         match self.store.create(&self.key(chunk), body.clone()).await? {
             Created::New => Ok(()),
             Created::Exists(found) if found == body => Ok(()),
@@ -119,27 +120,30 @@ impl Chunks {
         Ok(Some(records))
     }
 
-    /// Where a writer that takes over goes on: the number of the next chunk, and what was written
-    /// last.
+    /// Where a writer that takes over goes on: the number of the next chunk, and where the output
+    /// ends.
     ///
     /// # Errors
     /// [`OutputError`]
     pub async fn resume(&self) -> Result<(u64, Cursor), OutputError> {
         let count = self.count().await?;
-        let mut tail = Vec::new();
-        for chunk in (0..count).rev() {
-            tail.push(self.read(chunk).await?.unwrap_or_default());
-            if let Some(cursor) = Cursor::after(&tail) {
-                return Ok((count, cursor));
-            }
-        }
-        Ok((count, Cursor::of(&tail)))
+        let Some(last) = count.checked_sub(1) else { return Ok((0, Cursor::default())) };
+        let Some(body) = self.store.get(&self.key(last)).await? else {
+            return Err(self.damaged(last, &"it is listed and not there"));
+        };
+        let decoder = GzDecoder::new(body.as_ref());
+        let comment = decoder.header().and_then(|header| header.comment());
+        let comment = comment.ok_or_else(|| self.damaged(last, &"it does not say where the output ends"))?;
+        let cursor = serde_json::from_slice(comment).map_err(|e| self.damaged(last, &e))?;
+        Ok((count, cursor))
     }
 }
 
 /// Gzip without a time stamp, so that equal texts are equal chunks.
-fn compress(text: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 4), Compression::fast());
+fn compress(text: &[u8], end: &Cursor) -> Bytes {
+    let comment = serde_json::to_vec(end).expect("a cursor has only text keys");
+    let buffer = Vec::with_capacity(text.len() / 4);
+    let mut encoder = GzBuilder::new().comment(comment).write(buffer, Compression::fast());
     let written = encoder.write_all(text).and_then(|()| encoder.finish());
     written.expect("writing to memory does not fail").into()
 }

@@ -22,42 +22,64 @@ fn text(records: &[Record]) -> Vec<u8> {
     text
 }
 
+/// Writes records as a chunk, going on from `cursor`.
+async fn create(chunks: &Chunks, n: u64, records: &[Record], cursor: &mut Cursor) {
+    records.iter().for_each(|record| cursor.pass(record));
+    chunks.create(n, &text(records), cursor).await.expect("new");
+}
+
+fn new_of(cursor: Cursor, again: &[Record]) -> Vec<Record> {
+    let since = cursor.since();
+    // The engine gives again what is at or after the cursor's time.
+    let again = again.iter().filter(|record| since.is_none_or(|since| record.at >= since));
+    let mut is_new = cursor.filter();
+    again.filter(|record| is_new(record.stream, record.at)).cloned().collect()
+}
+
 #[tokio::test]
 async fn the_same_chunk_twice_is_a_success_and_another_is_not() {
-    let chunks = chunks();
-    chunks.create(0, &text(&[record(1, "a")])).await.expect("new");
-    chunks.create(0, &text(&[record(1, "a")])).await.expect("the same");
-    let error = chunks.create(0, &text(&[record(1, "b")])).await.expect_err("taken");
+    let (chunks, end) = (chunks(), Cursor::default());
+    chunks.create(0, &text(&[record(1, "a")]), &end).await.expect("new");
+    chunks.create(0, &text(&[record(1, "a")]), &end).await.expect("the same");
+    let error = chunks.create(0, &text(&[record(1, "b")]), &end).await.expect_err("taken");
     assert_eq!(error.to_string(), "chunk 0 of job j, attempt 1, was written by somebody else");
 }
 
 #[tokio::test]
 async fn a_writer_that_takes_over_finds_where_the_last_one_stopped() {
-    let chunks = chunks();
+    let (chunks, mut cursor) = (chunks(), Cursor::default());
     assert_eq!(chunks.resume().await.expect("read"), (0, Cursor::default()));
-    chunks.create(0, &text(&[record(1, "a"), record(5, "b")])).await.expect("new");
-    chunks.create(1, &text(&[record(5, "c")])).await.expect("new");
-    chunks.create(2, &text(&[record(5, "d")])).await.expect("new");
-    let (next, cursor) = chunks.resume().await.expect("read");
-    assert_eq!(next, 3);
-    let again = [(1, "a"), (5, "b"), (5, "c"), (5, "d"), (5, "e"), (6, "f")];
-    let mut is_new = cursor.filter();
-    let new: Vec<&str> =
-        again.iter().filter(|(nanos, _)| is_new(Stream::Stdout, at(*nanos))).map(|(_, text)| *text).collect();
-    assert_eq!(new, ["e", "f"]);
+    let all =
+        [record(1, "a"), record(5, "b"), record(5, "c"), record(5, "d"), record(5, "e"), record(6, "f")];
+    create(&chunks, 0, &all[..2], &mut cursor).await;
+    create(&chunks, 1, &all[2..3], &mut cursor).await;
+    create(&chunks, 2, &all[3..4], &mut cursor).await;
+    let (next, resumed) = chunks.resume().await.expect("read");
+    assert_eq!((next, resumed), (3, cursor));
+    assert_eq!(new_of(resumed, &all), all[4..]);
 }
 
-#[tokio::test]
-async fn streams_out_of_step_lose_nothing() {
-    let chunks = chunks();
-    let error = |nanos| Record { stream: Stream::Stderr, ..record(nanos, "e") };
+#[test]
+fn streams_out_of_step_lose_nothing() {
     // The engine wrote a line of stderr stamped 9 before a line of stdout stamped 8.
-    chunks.create(0, &text(&[record(1, "a"), error(9)])).await.expect("new");
-    let (_, cursor) = chunks.resume().await.expect("read");
-    let mut is_new = cursor.filter();
-    let again = [record(1, "a"), error(9), record(8, "b"), error(9)];
-    let new: Vec<bool> = again.iter().map(|record| is_new(record.stream, record.at)).collect();
-    assert_eq!(new, [false, false, true, true]);
+    let error = |nanos| Record { stream: Stream::Stderr, ..record(nanos, "e") };
+    let all = [record(1, "a"), error(9), record(8, "b"), error(9)];
+    let mut cursor = Cursor::default();
+    all[..2].iter().for_each(|record| cursor.pass(record));
+    assert_eq!(new_of(cursor, &all), all[2..]);
+}
+
+#[test]
+fn a_line_that_never_ends_loses_none_of_its_parts() {
+    // A progress bar begun long ago, whose parts all carry the time of its first.
+    let minute = 60_000_000_000;
+    let bar = |text: &str| Record { stream: Stream::Stderr, complete: false, ..record(1, text) };
+    let all = [bar("10%"), bar("20%"), record(minute, "a"), bar("30%"), record(2 * minute, "b"), bar("40%")];
+    for written in 0..all.len() {
+        let mut cursor = Cursor::default();
+        all[..written].iter().for_each(|record| cursor.pass(record));
+        assert_eq!(new_of(cursor, &all), all[written..], "after {written}");
+    }
 }
 
 proptest! {
@@ -85,21 +107,17 @@ proptest! {
         }).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
         runtime.block_on(async {
-            let chunks = chunks();
+            let (chunks, mut cursor) = (chunks(), Cursor::default());
             let (mut rest, mut n) = (all.as_slice(), 0);
             for cut in cuts.iter().take(died_after) {
                 let (now, later) = rest.split_at((*cut).min(rest.len()));
                 if now.is_empty() { break; }
-                chunks.create(n, &text(now)).await.expect("new");
+                create(&chunks, n, now, &mut cursor).await;
                 (rest, n) = (later, n + 1);
             }
-            let (next, cursor) = chunks.resume().await.expect("read");
+            let (next, resumed) = chunks.resume().await.expect("read");
             prop_assert_eq!(next, n);
-            // The engine gives again what is at or after the cursor's time.
-            let again = all.iter().filter(|record| cursor.since().is_none_or(|since| record.at >= since));
-            let mut is_new = cursor.filter();
-            let new: Vec<Record> = again.filter(|record| is_new(record.stream, record.at)).cloned().collect();
-            prop_assert_eq!(new.as_slice(), rest);
+            prop_assert_eq!(new_of(resumed, &all), rest);
             Ok(())
         })?;
     }
