@@ -113,9 +113,9 @@ fn a_log_entry_from_a_newer_version_is_refused_and_left_alone() {
 #[test]
 fn bad_flags_and_files_of_an_agent_are_named() {
     let world = World::new();
-    let file = world.file("agent.toml", "volums = {}\n");
+    let file = world.file("agent.toml", "volumes_of = {}\n");
     let done = world.run(["agent".as_ref(), "--check".as_ref(), "--config".as_ref(), file.as_os_str()]);
-    assert!(done.code == 2 && done.stderr.contains("unknown field `volums`"), "{done:?}");
+    assert!(done.code == 2 && done.stderr.contains("unknown field `volumes_of`"), "{done:?}");
     let done = world.run(["agent", "--check", "--simulate-gpus", "2xP100"]);
     assert!(done.code == 2 && done.stderr.contains("2xP100"), "{done:?}");
     let done = world.run(["agent", "--check", "--volume", "../x=/d"]);
