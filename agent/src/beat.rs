@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use shared::node::{Mode, NodeRecord};
 
-use crate::{health, node::Node, patience::Chain};
+use crate::{node::Node, patience::Chain};
 
 /// Writes the record once.
 pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
@@ -24,7 +24,7 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
         capacity: node.ledger.capacity(),
         jobs: node.ledger.holdings().into_keys().collect(),
         refusals: node.ledger.refusals(),
-        engine: health::engine_name(&node.engine).await,
+        engine: node.engine_name(),
         haul: env!("CARGO_PKG_VERSION").to_owned(),
     };
     record.write(&node.fleet.store).await

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use shared::{id::GpuUuid, units::Size};
 
 use crate::{
-    engine::{Engine, EngineInfo},
+    engine::EngineInfo,
     gpu::{self, Inventory},
     node::Node,
 };
@@ -21,7 +21,10 @@ pub async fn check(node: &Node) {
         futures::join!(node.engine.info(), node.volumes.check(), node.gpus.read(GPU_DEADLINE));
     let mut problems = Vec::new();
     match &engine {
-        Ok(info) => problems.extend(disk(info, node.config.disk_floor)),
+        Ok(info) => {
+            node.note_engine(format!("{} {}", info.name, info.version));
+            problems.extend(disk(info, node.config.disk_floor));
+        }
         Err(error) => problems.push(error.to_string()),
     }
     match inventory {
@@ -102,9 +105,4 @@ pub async fn watch(node: Arc<Node>) {
         every.tick().await;
         check(&node).await;
     }
-}
-
-/// What listings call the engine.
-pub async fn engine_name(engine: &Arc<dyn Engine>) -> Option<String> {
-    engine.info().await.ok().map(|info| format!("{} {}", info.name, info.version))
 }

@@ -1,6 +1,6 @@
 //! What the tasks of an agent share.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicU64};
 
 use shared::{
     clock::{Chance, Clock},
@@ -60,6 +60,8 @@ pub struct Node {
     pub pulling: watch::Sender<Option<PullProgress>>,
     /// Cancelled when all running jobs are to be stopped with notice and queued again.
     pub hand_back: CancellationToken,
+    /// What listings call the engine, since it last answered.
+    engine_name: Mutex<Option<String>>,
 }
 
 impl Node {
@@ -98,6 +100,17 @@ impl Node {
             beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),
             hand_back: CancellationToken::new(),
+            engine_name: Mutex::default(),
         }
+    }
+
+    /// Notes what the engine is.
+    pub fn note_engine(&self, name: String) {
+        *self.engine_name.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
+    }
+
+    /// What listings call the engine; `None` until it has answered.
+    pub fn engine_name(&self) -> Option<String> {
+        self.engine_name.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

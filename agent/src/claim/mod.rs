@@ -34,6 +34,15 @@ const VISIBILITY: Duration = Duration::from_secs(60);
 
 type Polled = (LaneId, Result<Vec<Received>, QueueError>);
 
+/// What there is to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Woken {
+    /// Something was received, or may now be.
+    ToSweep,
+    /// No lane has anything; those without a long poll get one.
+    ToPark,
+}
+
 /// The loop's own state.
 struct Claims {
     node: Arc<Node>,
@@ -60,7 +69,10 @@ impl Claims {
             self.changes.mark_unchanged();
             while self.sweep().await {}
             self.park();
-            self.wake().await;
+            // A lane that a long poll found empty is parked again at once, without a short poll.
+            while self.wake().await == Woken::ToPark {
+                self.park();
+            }
         }
     }
 
@@ -71,7 +83,8 @@ impl Claims {
             if self.polling.contains_key(&lane) {
                 continue;
             }
-            let received = self.node.fleet.queue.receive(&lane, room, Duration::ZERO, VISIBILITY).await;
+            let received =
+                self.node.fleet.queue.receive(&(&lane).into(), room, Duration::ZERO, VISIBILITY).await;
             if self.received(&lane, received).await {
                 return true;
             }
@@ -87,25 +100,28 @@ impl Claims {
             }
             let queue = self.node.fleet.queue.clone();
             self.polls.spawn(async move {
-                let received = queue.receive(&lane, 1, LONG_POLL, VISIBILITY).await;
+                let received = queue.receive(&(&lane).into(), 1, LONG_POLL, VISIBILITY).await;
                 (lane, received)
             });
         }
     }
 
     /// Waits until there is something to do.
-    async fn wake(&mut self) {
+    async fn wake(&mut self) -> Woken {
         tokio::select! {
             Some(polled) = self.polls.join_next() => {
-                let Ok((lane, received)) = polled else { return };
+                let Ok((lane, received)) = polled else { return Woken::ToPark };
                 self.polling.remove(&lane);
-                self.received(&lane, received).await;
+                if self.received(&lane, received).await { Woken::ToSweep } else { Woken::ToPark }
             }
             changed = self.changes.changed() => {
                 // The ledger lives as long as the node, which this loop holds.
                 debug_assert!(changed.is_ok());
+                Woken::ToSweep
             }
-            _ = self.refresh.tick() => self.find_lanes().await,
+            _ = self.refresh.tick() => {
+                if self.find_lanes().await { Woken::ToSweep } else { Woken::ToPark }
+            }
         }
     }
 
@@ -121,7 +137,7 @@ impl Claims {
             }
             // The lane's first message is yet to come.
             Err(QueueError::NoSuchQueue { .. }) => {
-                if let Err(error) = self.node.fleet.queue.ensure(lane).await {
+                if let Err(error) = self.node.fleet.queue.ensure(&lane.into()).await {
                     tracing::warn!(error = %Chain(&error), %lane, "the lane's queue cannot be made");
                 }
                 false
@@ -134,12 +150,19 @@ impl Claims {
         }
     }
 
-    /// Learns of lanes that are new.
-    async fn find_lanes(&mut self) {
+    /// Learns of lanes that are new. True if there are any.
+    async fn find_lanes(&mut self) -> bool {
         let known: Vec<LaneId> = self.lanes.keys().cloned().collect();
         match client::lanes(&self.node.fleet.store, &known).await {
-            Ok(new) => self.lanes.extend(new.into_iter().map(|lane| (lane.id.clone(), lane))),
-            Err(error) => tracing::warn!(error = %Chain(&error), "cannot look for new lanes"),
+            Ok(new) => {
+                let any = !new.is_empty();
+                self.lanes.extend(new.into_iter().map(|lane| (lane.id.clone(), lane)));
+                any
+            }
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "cannot look for new lanes");
+                false
+            }
         }
     }
 }

@@ -55,7 +55,9 @@ pub(super) async fn take(node: &Arc<Node>, lane: &LaneId, received: Received) {
             node.attempts.spawn("attempt", task.instrument(span));
         }
         Verdict::Later(delay) => {
-            if let Err(error) = node.fleet.queue.change_visibility(lane, &received.receipt, delay).await {
+            if let Err(error) =
+                node.fleet.queue.change_visibility(&lane.into(), &received.receipt, delay).await
+            {
                 tracing::debug!(error = %Chain(&error), %lane, "the message comes back by itself, later");
             }
         }
@@ -138,7 +140,8 @@ async fn another_fits(node: &Node, job: &Job) -> bool {
 }
 
 async fn delete(node: &Node, lane: &LaneId, received: &Received) {
-    insist("the message's deletion", || node.fleet.queue.delete(lane, &received.receipt)).await;
+    let queue = lane.into();
+    insist("the message's deletion", || node.fleet.queue.delete(&queue, &received.receipt)).await;
 }
 
 /// Writes the claim and runs the job. The marker is created before the claim and the old one

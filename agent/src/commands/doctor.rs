@@ -10,7 +10,7 @@ use shared::{
     clock::{Chance, SystemClock},
     fleet::Fleet,
     node::Mode,
-    queue::{Outgoing, Queue},
+    queue::{Outgoing, Queue, QueueName},
     store,
 };
 
@@ -137,8 +137,8 @@ async fn fleet(config: &AgentConfig) -> Vec<Check> {
 
 /// Sends a message to a lane of its own and gets it back.
 async fn try_queue(fleet: &Fleet, chance: &Chance) -> Result<(), shared::queue::QueueError> {
-    let lane = shared::id::LaneId::new("doctor").expect("a valid name");
-    let message = Outgoing { team: shared::id::Team::default(), body: chance.nonce().to_string() };
+    let lane: QueueName = "doctor".parse().expect("a valid name");
+    let message = Outgoing::new(shared::id::Team::default(), chance.nonce().to_string());
     fleet.queue.ensure(&lane).await?;
     fleet.queue.purge(&lane).await?;
     fleet.queue.send(&lane, &message, Duration::ZERO).await?;

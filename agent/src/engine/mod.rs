@@ -124,10 +124,6 @@ pub enum GpuAccess {
     },
     /// Real ones by their names in the Container Device Interface, `nvidia.com/gpu=GPU-…`: what
     /// podman has, and newer Docker.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "what chooses between the two ways to a GPU comes next")
-    )]
     Cdi(Vec<String>),
 }
 
@@ -284,17 +280,9 @@ pub trait Engine: Send + Sync + 'static {
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), EngineError>;
 
     /// Freezes its processes. That they are frozen, or have ended, is no error.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "what a cut-off node does to its containers; the lease comes next")
-    )]
     async fn pause(&self, id: &ContainerId) -> Result<(), EngineError>;
 
     /// Thaws them. That they are not frozen is no error.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "what a cut-off node does to its containers; the lease comes next")
-    )]
     async fn unpause(&self, id: &ContainerId) -> Result<(), EngineError>;
 
     /// Waits until it has ended, however long that takes. One that was never started is an error.

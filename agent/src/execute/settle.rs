@@ -10,7 +10,7 @@ use shared::{
     index::Shelf,
     log::{Job, Phase, State},
     message::Message,
-    queue::{Outgoing, Queue, QueueError},
+    queue::{Outgoing, Queue, QueueError, QueueName},
 };
 
 use crate::{node::Node, patience::insist};
@@ -49,10 +49,11 @@ pub async fn leave(node: &Node, job: &Job) {
 
 async fn send(node: &Node, job: &Job, delay: Duration) {
     let Some(message) = Message::of(job) else { return };
-    let outgoing = Outgoing { team: job.spec.team.clone(), body: message.to_body() };
+    let outgoing = Outgoing::new(job.spec.team.clone(), message.to_body());
+    let queue = QueueName::from(&job.lane);
     insist("the job's message", async || -> Result<(), QueueError> {
-        node.fleet.queue.ensure(&job.lane).await?;
-        node.fleet.queue.send(&job.lane, &outgoing, delay).await
+        node.fleet.queue.ensure(&queue).await?;
+        node.fleet.queue.send(&queue, &outgoing, delay).await
     })
     .await;
 }

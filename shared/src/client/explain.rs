@@ -175,7 +175,7 @@ impl Client {
     }
 
     async fn depth(&self, lane: &LaneId) -> Result<Depth, ClientError> {
-        match self.fleet.queue.depth(lane).await {
+        match self.fleet.queue.depth(&lane.into()).await {
             Ok(depth) => Ok(depth),
             Err(crate::queue::QueueError::NoSuchQueue { .. }) => Ok(Depth::default()),
             Err(e) => Err(e.into()),

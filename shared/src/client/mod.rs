@@ -27,7 +27,7 @@ use crate::{
     message::Message,
     node::NodeError,
     output::OutputError,
-    queue::{Outgoing, Queue, QueueError},
+    queue::{Outgoing, Queue, QueueError, QueueName},
     store::{Key, StoreError},
 };
 
@@ -241,9 +241,10 @@ impl Client {
     /// Sends the message of a job that waits.
     async fn send(&self, job: &Job) -> Result<(), ClientError> {
         let Some(message) = Message::of(job) else { return Ok(()) };
-        let outgoing = Outgoing { team: job.spec.team.clone(), body: message.to_body() };
-        self.fleet.queue.ensure(&job.lane).await?;
-        self.fleet.queue.send(&job.lane, &outgoing, Duration::ZERO).await?;
+        let outgoing = Outgoing::new(job.spec.team.clone(), message.to_body());
+        let queue = QueueName::from(&job.lane);
+        self.fleet.queue.ensure(&queue).await?;
+        self.fleet.queue.send(&queue, &outgoing, Duration::ZERO).await?;
         Ok(())
     }
 

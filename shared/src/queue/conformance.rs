@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures::future::join_all;
 
-use super::{MAX_MESSAGE, Outgoing, Queue, QueueError, Received};
+use super::{MAX_MESSAGE, Outgoing, Queue, QueueError, QueueName, Received};
 use crate::{
     clock::{Clock, SystemClock},
-    id::{LaneId, Team},
+    id::Team,
 };
 
 const HIDDEN: Duration = Duration::from_secs(30);
@@ -21,6 +21,7 @@ const NONE: Duration = Duration::ZERO;
 /// Where the queue fails one of them.
 pub async fn suite(a: &dyn Queue, b: &dyn Queue) {
     a_message_is_received_until_it_is_deleted(a, b).await;
+    a_message_keeps_its_id_and_attributes(a, b).await;
     a_message_that_is_not_deleted_comes_back(a, b).await;
     visibility_can_be_changed(a, b).await;
     a_delayed_message_is_seen_later(a, b).await;
@@ -33,19 +34,19 @@ pub async fn suite(a: &dyn Queue, b: &dyn Queue) {
     concurrent_receivers_share_the_messages(a, b).await;
 }
 
-async fn lane(queue: &dyn Queue, name: &str) -> LaneId {
-    let lane = LaneId::new(format!("conformance-{name}")).expect("a valid name");
+async fn lane(queue: &dyn Queue, name: &str) -> QueueName {
+    let lane: QueueName = format!("conformance-{name}").parse().expect("a valid name");
     queue.ensure(&lane).await.expect("made");
     queue.ensure(&lane).await.expect("there");
     lane
 }
 
-async fn send(queue: &dyn Queue, lane: &LaneId, body: &str, delay: Duration) {
-    let message = Outgoing { team: Team::default(), body: body.into() };
+async fn send(queue: &dyn Queue, lane: &QueueName, body: &str, delay: Duration) {
+    let message = Outgoing::new(Team::default(), body);
     queue.send(lane, &message, delay).await.expect("sent");
 }
 
-async fn receive(queue: &dyn Queue, lane: &LaneId, wait: Duration, hidden: Duration) -> Option<Received> {
+async fn receive(queue: &dyn Queue, lane: &QueueName, wait: Duration, hidden: Duration) -> Option<Received> {
     let mut received = queue.receive(lane, 1, wait, hidden).await.expect("answered");
     assert!(received.len() <= 1);
     received.pop()
@@ -61,6 +62,23 @@ async fn a_message_is_received_until_it_is_deleted(a: &dyn Queue, b: &dyn Queue)
     b.delete(&lane, &received.receipt).await.expect("deleted");
     b.delete(&lane, &received.receipt).await.expect("deleting twice is no error");
     assert_eq!(a.depth(&lane).await.expect("answered").in_flight, 0);
+}
+
+async fn a_message_keeps_its_id_and_attributes(a: &dyn Queue, b: &dyn Queue) {
+    let lane = lane(a, "attributes").await;
+    let mut message = Outgoing::new(Team::default(), "x");
+    message.attributes.insert("reason".into(), "no image: \u{fc}".into());
+    for _ in 0..2 {
+        a.send(&lane, &message, NONE).await.expect("sent");
+    }
+    let first = receive(b, &lane, NONE, NONE).await.expect("sent");
+    assert_eq!(first.attributes, message.attributes);
+    let mut ids = vec![first.id];
+    for _ in 0..2 {
+        ids.push(receive(a, &lane, Duration::from_secs(5), HIDDEN).await.expect("sent").id);
+    }
+    assert_ne!(ids[1], ids[2], "each message has its own");
+    assert!(ids[1..].contains(&ids[0]), "and the same at each receive");
 }
 
 async fn a_message_that_is_not_deleted_comes_back(a: &dyn Queue, b: &dyn Queue) {
@@ -135,11 +153,11 @@ async fn lanes_are_apart_and_listed(a: &dyn Queue, b: &dyn Queue) {
     let (one, two) = (lane(a, "one").await, lane(b, "two").await);
     send(a, &one, "x", NONE).await;
     assert_eq!(receive(b, &two, NONE, HIDDEN).await, None);
-    let lanes = a.lanes().await.expect("answered");
+    let lanes = a.list().await.expect("answered");
     assert!(lanes.contains(&one) && lanes.contains(&two));
-    let nobody = LaneId::new("conformance-nobody").expect("a valid name");
-    let message = Outgoing { team: Team::default(), body: "x".into() };
-    let no_queue = |error| matches!(error, QueueError::NoSuchQueue { lane } if lane == nobody);
+    let nobody: QueueName = "conformance-nobody".parse().expect("a valid name");
+    let message = Outgoing::new(Team::default(), "x");
+    let no_queue = |error| matches!(error, QueueError::NoSuchQueue { queue } if queue == nobody);
     assert!(no_queue(a.send(&nobody, &message, NONE).await.expect_err("unknown")));
     assert!(no_queue(a.receive(&nobody, 1, NONE, HIDDEN).await.expect_err("unknown")));
     assert!(no_queue(a.depth(&nobody).await.expect_err("unknown")));
@@ -147,7 +165,7 @@ async fn lanes_are_apart_and_listed(a: &dyn Queue, b: &dyn Queue) {
 
 async fn what_is_too_large_is_refused(a: &dyn Queue) {
     let lane = lane(a, "large").await;
-    let body = |size| Outgoing { team: Team::default(), body: "x".repeat(size) };
+    let body = |size| Outgoing::new(Team::default(), "x".repeat(size));
     a.send(&lane, &body(MAX_MESSAGE), NONE).await.expect("just fits");
     let error = a.send(&lane, &body(MAX_MESSAGE + 1), NONE).await.expect_err("too large");
     assert!(matches!(error, QueueError::TooLarge { size } if size == MAX_MESSAGE + 1));

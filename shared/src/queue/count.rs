@@ -10,8 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{Depth, Outgoing, Queue, QueueError, Receipt, Received};
-use crate::id::LaneId;
+use super::{Depth, Outgoing, Queue, QueueError, QueueName, Receipt, Received};
 
 /// A queue whose requests are counted.
 pub struct Counted {
@@ -38,46 +37,46 @@ impl Counted {
 
 #[async_trait]
 impl Queue for Counted {
-    async fn ensure(&self, lane: &LaneId) -> Result<(), QueueError> {
-        self.counted().ensure(lane).await
+    async fn ensure(&self, queue: &QueueName) -> Result<(), QueueError> {
+        self.counted().ensure(queue).await
     }
 
-    async fn send(&self, lane: &LaneId, message: &Outgoing, delay: Duration) -> Result<(), QueueError> {
-        self.counted().send(lane, message, delay).await
+    async fn send(&self, queue: &QueueName, message: &Outgoing, delay: Duration) -> Result<(), QueueError> {
+        self.counted().send(queue, message, delay).await
     }
 
     async fn receive(
         &self,
-        lane: &LaneId,
+        queue: &QueueName,
         max: usize,
         wait: Duration,
         visibility: Duration,
     ) -> Result<Vec<Received>, QueueError> {
-        self.counted().receive(lane, max, wait, visibility).await
+        self.counted().receive(queue, max, wait, visibility).await
     }
 
-    async fn delete(&self, lane: &LaneId, receipt: &Receipt) -> Result<(), QueueError> {
-        self.counted().delete(lane, receipt).await
+    async fn delete(&self, queue: &QueueName, receipt: &Receipt) -> Result<(), QueueError> {
+        self.counted().delete(queue, receipt).await
     }
 
     async fn change_visibility(
         &self,
-        lane: &LaneId,
+        queue: &QueueName,
         receipt: &Receipt,
         visibility: Duration,
     ) -> Result<(), QueueError> {
-        self.counted().change_visibility(lane, receipt, visibility).await
+        self.counted().change_visibility(queue, receipt, visibility).await
     }
 
-    async fn depth(&self, lane: &LaneId) -> Result<Depth, QueueError> {
-        self.counted().depth(lane).await
+    async fn depth(&self, queue: &QueueName) -> Result<Depth, QueueError> {
+        self.counted().depth(queue).await
     }
 
-    async fn purge(&self, lane: &LaneId) -> Result<(), QueueError> {
-        self.counted().purge(lane).await
+    async fn purge(&self, queue: &QueueName) -> Result<(), QueueError> {
+        self.counted().purge(queue).await
     }
 
-    async fn lanes(&self) -> Result<Vec<LaneId>, QueueError> {
-        self.counted().lanes().await
+    async fn list(&self) -> Result<Vec<QueueName>, QueueError> {
+        self.counted().list().await
     }
 }

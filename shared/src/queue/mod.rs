@@ -1,6 +1,6 @@
 //! The queue: a hint that work waits, never the truth.
 //!
-//! Each lane has a queue. What every implementation promises is what SQS promises of a standard
+//! Each lane has a queue, and so have the fleet's inbox, dead letters and status events. What every implementation promises is what SQS promises of a standard
 //! queue (Amazon SQS Developer Guide), and no more:
 //!
 //! - *At least once.* A message is received until it is deleted; it may be received twice, even
@@ -15,19 +15,21 @@
 //! - *Loss.* All messages may vanish at any time (a purge, a retention limit). The jobs do not.
 
 mod count;
+mod name;
 mod sqlite;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{LaneId, Team, Timestamp};
+use crate::id::{Team, Timestamp};
 
 pub use count::Counted;
+pub use name::QueueName;
 pub use sqlite::SqliteQueue;
 
 /// The most that one message may hold, in bytes: 1 MiB, as SQS has it since August 2025 (Amazon
@@ -45,15 +47,34 @@ pub const MAX_BATCH: usize = 10;
 pub struct Outgoing {
     /// Whose it is.
     pub team: Team,
-    /// What it says; at most [`MAX_MESSAGE`] bytes.
+    /// What it says; at most [`MAX_MESSAGE`] bytes, attributes included.
     pub body: String,
+    /// What is said beside it, by name; at most ten.
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl Outgoing {
+    /// A message without attributes.
+    pub fn new(team: Team, body: impl Into<String>) -> Self {
+        Self { team, body: body.into(), attributes: BTreeMap::new() }
+    }
+
+    /// Bytes that count towards [`MAX_MESSAGE`].
+    pub fn size(&self) -> usize {
+        let beside = self.attributes.iter().map(|(name, value)| name.len() + "String".len() + value.len());
+        self.body.len() + beside.sum::<usize>()
+    }
 }
 
 /// A message that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
+    /// The queue's own name for the message, the same at each receive.
+    pub id: String,
     /// What it says.
     pub body: String,
+    /// What was said beside it.
+    pub attributes: BTreeMap<String, String>,
     /// What deletes or hides it.
     pub receipt: Receipt,
     /// How often it has been received, this time included.
@@ -80,11 +101,11 @@ pub struct Depth {
 /// Why the queue did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// Nobody has made this lane's queue yet; [`Queue::ensure`] does.
-    #[error("there is no queue for lane {lane}")]
+    /// Nobody has made this queue yet; [`Queue::ensure`] does.
+    #[error("there is no queue {queue}")]
     NoSuchQueue {
-        /// The lane.
-        lane: LaneId,
+        /// Which.
+        queue: QueueName,
     },
     /// The message holds too much; sending it again is of no use.
     #[error("a message of {size} bytes is too large for the queue: at most {MAX_MESSAGE}")]
@@ -111,43 +132,43 @@ pub enum QueueError {
     },
 }
 
-/// The queues of a fleet, one for each lane.
+/// The queues of a fleet.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
-    /// Makes a lane's queue if there is none.
-    async fn ensure(&self, lane: &LaneId) -> Result<(), QueueError>;
+    /// Makes a queue if there is none.
+    async fn ensure(&self, queue: &QueueName) -> Result<(), QueueError>;
 
     /// Sends a message, to be seen after `delay` (0 to 15 minutes).
-    async fn send(&self, lane: &LaneId, message: &Outgoing, delay: Duration) -> Result<(), QueueError>;
+    async fn send(&self, queue: &QueueName, message: &Outgoing, delay: Duration) -> Result<(), QueueError>;
 
     /// Receives up to `max` messages (1 to [`MAX_BATCH`]), waiting up to `wait` (0 to
     /// [`MAX_WAIT`]) for the first, and hides them for `visibility` (up to 12 hours).
     async fn receive(
         &self,
-        lane: &LaneId,
+        queue: &QueueName,
         max: usize,
         wait: Duration,
         visibility: Duration,
     ) -> Result<Vec<Received>, QueueError>;
 
     /// Deletes a message. With a receipt that is outdated, nothing happens.
-    async fn delete(&self, lane: &LaneId, receipt: &Receipt) -> Result<(), QueueError>;
+    async fn delete(&self, queue: &QueueName, receipt: &Receipt) -> Result<(), QueueError>;
 
     /// Hides a received message for so long from now; 0 shows it again at once. With a receipt
     /// that is outdated, nothing happens.
     async fn change_visibility(
         &self,
-        lane: &LaneId,
+        queue: &QueueName,
         receipt: &Receipt,
         visibility: Duration,
     ) -> Result<(), QueueError>;
 
     /// About how many messages there are.
-    async fn depth(&self, lane: &LaneId) -> Result<Depth, QueueError>;
+    async fn depth(&self, queue: &QueueName) -> Result<Depth, QueueError>;
 
-    /// Deletes all messages of a lane.
-    async fn purge(&self, lane: &LaneId) -> Result<(), QueueError>;
+    /// Deletes all messages of a queue.
+    async fn purge(&self, queue: &QueueName) -> Result<(), QueueError>;
 
-    /// The lanes that have a queue, by id.
-    async fn lanes(&self) -> Result<Vec<LaneId>, QueueError>;
+    /// The queues that have been made, by name.
+    async fn list(&self) -> Result<Vec<QueueName>, QueueError>;
 }

@@ -24,28 +24,30 @@ use inotify::{EventMask, Inotify, WatchMask};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::watch;
 
-use super::{Depth, MAX_MESSAGE, Outgoing, Queue, QueueError, Receipt, Received};
-use crate::{
-    clock::Clock,
-    id::{LaneId, Timestamp},
-};
+use super::{Depth, MAX_MESSAGE, Outgoing, Queue, QueueError, QueueName, Receipt, Received};
+use crate::{clock::Clock, id::Timestamp};
 
 /// The schema that this program writes, as SQLite's `user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
+/// What an older version held goes: the sweep sends again what waits.
 const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS lanes (name TEXT PRIMARY KEY) WITHOUT ROWID;
+    DROP TABLE IF EXISTS lanes;
+    DROP TABLE IF EXISTS messages;
+    CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS messages (
         id INTEGER PRIMARY KEY,
-        lane TEXT NOT NULL,
+        uid TEXT NOT NULL DEFAULT (lower(hex(randomblob(16)))),
+        queue TEXT NOT NULL,
         team TEXT NOT NULL,
         body TEXT NOT NULL,
+        attributes TEXT NOT NULL,     -- as JSON
         sent_at INTEGER NOT NULL,     -- milliseconds since 1970
         visible_at INTEGER NOT NULL,  -- milliseconds since 1970
         receives INTEGER NOT NULL DEFAULT 0
     );
-    CREATE INDEX IF NOT EXISTS messages_by_visibility ON messages (lane, visible_at);
-    PRAGMA user_version = 1;
+    CREATE INDEX IF NOT EXISTS messages_by_visibility ON messages (queue, visible_at);
+    PRAGMA user_version = 2;
 ";
 
 /// A queue in an SQLite file.
@@ -167,10 +169,10 @@ impl SqliteQueue {
     }
 
     /// Takes what is visible, or says when the next message will be.
-    async fn take(&self, lane: &LaneId, max: usize, visibility: Duration) -> Result<Taken, QueueError> {
-        let name = lane.to_string();
+    async fn take(&self, queue: &QueueName, max: usize, visibility: Duration) -> Result<Taken, QueueError> {
+        let name = queue.to_string();
         let taken = self.run(move |connection, now| take(connection, &name, max, visibility, now)).await?;
-        taken.ok_or_else(|| QueueError::NoSuchQueue { lane: lane.clone() })
+        taken.ok_or_else(|| QueueError::NoSuchQueue { queue: queue.clone() })
     }
 }
 
@@ -198,39 +200,48 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
 }
 
-/// `None` where the lane has no queue.
+/// `None` where there is no such queue.
 fn take(
     connection: &mut Connection,
-    lane: &str,
+    queue: &str,
     max: usize,
     visibility: Duration,
     now: i64,
 ) -> rusqlite::Result<Option<Taken>> {
     let next: Option<i64> = connection
-        .prepare_cached("SELECT min(visible_at) FROM messages WHERE lane = ?1")?
-        .query_row([lane], |row| row.get(0))?;
+        .prepare_cached("SELECT min(visible_at) FROM messages WHERE queue = ?1")?
+        .query_row([queue], |row| row.get(0))?;
     if next.is_none_or(|next| next > now) {
-        let known = next.is_some() || is_known(connection, lane)?;
+        let known = next.is_some() || is_known(connection, queue)?;
         return Ok(known.then_some(Taken::Nothing { next }));
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut messages = Vec::new();
     {
         let mut select = transaction.prepare_cached(
-            "SELECT id, body, sent_at, receives FROM messages
-             WHERE lane = ?1 AND visible_at <= ?2 ORDER BY visible_at, id LIMIT ?3",
+            "SELECT id, uid, body, attributes, sent_at, receives FROM messages
+             WHERE queue = ?1 AND visible_at <= ?2 ORDER BY visible_at, id LIMIT ?3",
         )?;
         let mut hide =
             transaction.prepare_cached("UPDATE messages SET visible_at = ?2, receives = ?3 WHERE id = ?1")?;
-        let rows = select.query_map(params![lane, now, i64::try_from(max).unwrap_or(1)], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i64>(2)?, row.get::<_, u32>(3)?))
+        let rows = select.query_map(params![queue, now, i64::try_from(max).unwrap_or(1)], |row| {
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                row.get::<_, String>(3)?,
+                row.get::<_, i64>(4)?,
+                row.get::<_, u32>(5)?,
+            ))
         })?;
         for row in rows {
-            let (id, body, sent_at, before) = row?;
+            let (id, uid, body, attributes, sent_at, before) = row?;
             let receives = before + 1;
             hide.execute(params![id, now + millis(visibility), receives])?;
             let sent_at = Timestamp::from_timestamp_millis(sent_at).unwrap_or_default();
-            messages.push(Received { body, receipt: Receipt(format!("{id}.{receives}")), receives, sent_at });
+            let attributes = serde_json::from_str(&attributes).unwrap_or_default();
+            let receipt = Receipt(format!("{id}.{receives}"));
+            messages.push(Received { id: uid, body, attributes, receipt, receives, sent_at });
         }
     }
     transaction.commit()?;
@@ -238,10 +249,10 @@ fn take(
     Ok(Some(if messages.is_empty() { Taken::Nothing { next: Some(now) } } else { Taken::Messages(messages) }))
 }
 
-fn is_known(connection: &Connection, lane: &str) -> rusqlite::Result<bool> {
+fn is_known(connection: &Connection, queue: &str) -> rusqlite::Result<bool> {
     let found = connection
-        .prepare_cached("SELECT 1 FROM lanes WHERE name = ?1")?
-        .query_row([lane], |_| Ok(()))
+        .prepare_cached("SELECT 1 FROM queues WHERE name = ?1")?
+        .query_row([queue], |_| Ok(()))
         .optional()?;
     Ok(found.is_some())
 }
@@ -273,34 +284,36 @@ fn watch(bell: &Path, queue: Weak<Inner>) -> std::io::Result<()> {
 
 #[async_trait]
 impl Queue for SqliteQueue {
-    async fn ensure(&self, lane: &LaneId) -> Result<(), QueueError> {
-        let lane = lane.to_string();
+    async fn ensure(&self, queue: &QueueName) -> Result<(), QueueError> {
+        let name = queue.to_string();
         self.run(move |connection, _| {
-            if !is_known(connection, &lane)? {
-                connection.execute("INSERT OR IGNORE INTO lanes (name) VALUES (?1)", [&lane])?;
+            if !is_known(connection, &name)? {
+                connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?1)", [&name])?;
             }
             Ok(())
         })
         .await
     }
 
-    async fn send(&self, lane: &LaneId, message: &Outgoing, delay: Duration) -> Result<(), QueueError> {
-        if message.body.len() > MAX_MESSAGE {
-            return Err(QueueError::TooLarge { size: message.body.len() });
+    async fn send(&self, queue: &QueueName, message: &Outgoing, delay: Duration) -> Result<(), QueueError> {
+        if message.size() > MAX_MESSAGE {
+            return Err(QueueError::TooLarge { size: message.size() });
         }
-        let (name, team, body) = (lane.to_string(), message.team.to_string(), message.body.clone());
+        let (name, team, body) = (queue.to_string(), message.team.to_string(), message.body.clone());
+        let attributes =
+            serde_json::to_string(&message.attributes).expect("attributes have only text keys and values");
         let sent = self
             .run(move |connection, now| {
                 connection
                     .prepare_cached(
-                        "INSERT INTO messages (lane, team, body, sent_at, visible_at)
-                         SELECT name, ?2, ?3, ?4, ?5 FROM lanes WHERE name = ?1",
+                        "INSERT INTO messages (queue, team, body, attributes, sent_at, visible_at)
+                         SELECT name, ?2, ?3, ?4, ?5, ?6 FROM queues WHERE name = ?1",
                     )?
-                    .execute(params![name, team, body, now, now + millis(delay)])
+                    .execute(params![name, team, body, attributes, now, now + millis(delay)])
             })
             .await?;
         if sent == 0 {
-            return Err(QueueError::NoSuchQueue { lane: lane.clone() });
+            return Err(QueueError::NoSuchQueue { queue: queue.clone() });
         }
         self.inner.ring();
         Ok(())
@@ -308,7 +321,7 @@ impl Queue for SqliteQueue {
 
     async fn receive(
         &self,
-        lane: &LaneId,
+        queue: &QueueName,
         max: usize,
         wait: Duration,
         visibility: Duration,
@@ -319,7 +332,7 @@ impl Queue for SqliteQueue {
         loop {
             // Before looking, so that a change meanwhile is not missed.
             changes.mark_unchanged();
-            let next = match self.take(lane, max, visibility).await? {
+            let next = match self.take(queue, max, visibility).await? {
                 Taken::Messages(messages) => return Ok(messages),
                 Taken::Nothing { next } => next,
             };
@@ -338,7 +351,7 @@ impl Queue for SqliteQueue {
         }
     }
 
-    async fn delete(&self, _: &LaneId, receipt: &Receipt) -> Result<(), QueueError> {
+    async fn delete(&self, _: &QueueName, receipt: &Receipt) -> Result<(), QueueError> {
         let Some((id, receives)) = parts(receipt) else { return Ok(()) };
         self.run(move |connection, _| {
             connection
@@ -351,7 +364,7 @@ impl Queue for SqliteQueue {
 
     async fn change_visibility(
         &self,
-        _: &LaneId,
+        _: &QueueName,
         receipt: &Receipt,
         visibility: Duration,
     ) -> Result<(), QueueError> {
@@ -366,8 +379,8 @@ impl Queue for SqliteQueue {
         Ok(())
     }
 
-    async fn depth(&self, lane: &LaneId) -> Result<Depth, QueueError> {
-        let name = lane.to_string();
+    async fn depth(&self, queue: &QueueName) -> Result<Depth, QueueError> {
+        let name = queue.to_string();
         let depth = self
             .run(move |connection, now| {
                 if !is_known(connection, &name)? {
@@ -380,7 +393,7 @@ impl Queue for SqliteQueue {
                     .prepare_cached(
                         "SELECT sum(visible_at <= ?2), sum(visible_at > ?2 AND receives > 0),
                                 sum(visible_at > ?2 AND receives = 0)
-                         FROM messages WHERE lane = ?1",
+                         FROM messages WHERE queue = ?1",
                     )?
                     .query_row(params![name, now], |row| {
                         Ok(Depth {
@@ -392,19 +405,19 @@ impl Queue for SqliteQueue {
                     .map(Some)
             })
             .await?;
-        depth.ok_or_else(|| QueueError::NoSuchQueue { lane: lane.clone() })
+        depth.ok_or_else(|| QueueError::NoSuchQueue { queue: queue.clone() })
     }
 
-    async fn purge(&self, lane: &LaneId) -> Result<(), QueueError> {
-        let lane = lane.to_string();
-        self.run(move |connection, _| connection.execute("DELETE FROM messages WHERE lane = ?1", [&lane]))
+    async fn purge(&self, queue: &QueueName) -> Result<(), QueueError> {
+        let name = queue.to_string();
+        self.run(move |connection, _| connection.execute("DELETE FROM messages WHERE queue = ?1", [&name]))
             .await?;
         Ok(())
     }
 
-    async fn lanes(&self) -> Result<Vec<LaneId>, QueueError> {
+    async fn list(&self) -> Result<Vec<QueueName>, QueueError> {
         self.run(|connection, _| {
-            let mut select = connection.prepare_cached("SELECT name FROM lanes ORDER BY name")?;
+            let mut select = connection.prepare_cached("SELECT name FROM queues ORDER BY name")?;
             let names = select.query_map([], |row| row.get::<_, String>(0))?;
             Ok(names.filter_map(|name| name.ok()?.parse().ok()).collect())
         })

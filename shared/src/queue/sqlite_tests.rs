@@ -7,13 +7,13 @@ fn open(path: &Path) -> SqliteQueue {
     SqliteQueue::open(path, Arc::new(SystemClock)).expect("opens")
 }
 
-fn lane() -> LaneId {
-    LaneId::new("lane").expect("a valid name")
+fn lane() -> QueueName {
+    "lane".parse().expect("a valid name")
 }
 
 async fn send(queue: &SqliteQueue, body: &str) {
     queue.ensure(&lane()).await.expect("made");
-    let message = Outgoing { team: Team::default(), body: body.into() };
+    let message = Outgoing::new(Team::default(), body);
     queue.send(&lane(), &message, Duration::ZERO).await.expect("sent");
 }
 
@@ -38,7 +38,7 @@ async fn a_queue_of_a_newer_haul_is_refused() {
     let connection = Connection::open(&path).expect("opens");
     connection.pragma_update(None, "user_version", 7).expect("written");
     let error = SqliteQueue::open(&path, Arc::new(SystemClock)).err().expect("newer");
-    assert!(error.to_string().contains("newer haul (version 7, this one reads 1)"), "{error}");
+    assert!(error.to_string().contains("newer haul (version 7, this one reads 2)"), "{error}");
 }
 
 #[test]

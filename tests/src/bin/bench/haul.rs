@@ -25,6 +25,8 @@ pub struct Haul<'w> {
     world: &'w World,
     agent: Agent<'w>,
     client: Client,
+    /// Looks on; its requests are not counted.
+    watcher: Client,
 }
 
 /// What an idle agent uses.
@@ -38,12 +40,16 @@ pub struct Idle {
     pub queue_per_lane_minute: f64,
     /// Of the store, of all kinds.
     pub store_per_minute: f64,
+    /// Of those, writes and lists.
+    pub writes_per_minute: f64,
 }
 
 /// Requests so far, of the agent and of this client.
 pub struct Requests {
-    /// Writes, deletes and lists of the store.
+    /// Writes and lists of the store.
     pub writes: f64,
+    /// Deletes of the store, which cost nothing on S3.
+    pub deletes: f64,
     /// Of the queue.
     pub queue: f64,
 }
@@ -85,7 +91,7 @@ impl<'w> Haul<'w> {
             "bench",
             &["--cpus", &slots, "--max-jobs", &slots, "--simulate-gpus", "2xP100:16GiB"],
         );
-        Ok(Self { world, agent, client: client(world).await? })
+        Ok(Self { world, agent, client: client(world).await?, watcher: client(world).await? })
     }
 
     /// Seconds from before the submit, and from the claim, to the container's start.
@@ -93,7 +99,7 @@ impl<'w> Haul<'w> {
         let began = tests::wall_clock();
         let mut job = self.client.submit(job("true"), None).await?.job;
         self.until_over(&mut job).await?;
-        let entries = self.client.log().entries(&job.id).await?;
+        let entries = self.watcher.log().entries(&job.id).await?;
         let (mut claimed, mut started) = (None, None);
         for entry in entries {
             match entry.event {
@@ -112,7 +118,7 @@ impl<'w> Haul<'w> {
 
     async fn until_over(&self, job: &mut Job) -> Result<()> {
         while !job.phase().is_final() {
-            if self.client.log().refresh(job).await?.is_empty() {
+            if self.watcher.log().refresh(job).await?.is_empty() {
                 tokio::time::sleep(LOOK).await;
             }
         }
@@ -137,8 +143,8 @@ impl<'w> Haul<'w> {
         self.drain(&["--resume"]);
         let mut last = began;
         for job in &mut submitted {
-            self.client.wait(&job.id, |_| ()).await?;
-            last = last.max(time_of(&self.client, &job.id, |event| matches!(event, Event::Ended(_))).await?);
+            self.watcher.wait(&job.id, |_| ()).await?;
+            last = last.max(time_of(&self.watcher, &job.id, |event| matches!(event, Event::Ended(_))).await?);
         }
         Ok(jobs as f64 / (last - began).as_seconds_f64())
     }
@@ -156,10 +162,9 @@ impl<'w> Haul<'w> {
         let own = self.client.fleet();
         let count = |kind| own.store.counts().get(kind) as f64;
         Ok(Requests {
-            // Reads, writes, deletes, lists; reads are not counted, here as there.
-            writes: (1..4).map(|i| number(&of_agent[i])).sum::<f64>()
-                + count(Kind::Put)
-                + count(Kind::Delete),
+            // Reads, writes, deletes, lists.
+            writes: number(&of_agent[1]) + number(&of_agent[3]) + count(Kind::Put) + count(Kind::List),
+            deletes: number(&of_agent[2]) + count(Kind::Delete),
             queue: number(&status["queue_requests"]) + own.queue.requests() as f64,
         })
     }
@@ -167,20 +172,21 @@ impl<'w> Haul<'w> {
     /// Watches the agent while it has nothing to do.
     pub async fn idle(&self, time: Duration) -> Result<Idle> {
         let pid = self.agent.pid();
-        let (cpu, before) = (cpu_seconds(pid)?, self.status()?);
+        let (cpu, before, requests) = (cpu_seconds(pid)?, self.status()?, self.requests()?);
         tokio::time::sleep(time).await;
-        let (cpu, after) = (cpu_seconds(pid)? - cpu, self.status()?);
+        let (cpu, after, requests_after) = (cpu_seconds(pid)? - cpu, self.status()?, self.requests()?);
         let store = |status: &Value| -> f64 {
             status["store_requests"].as_array().into_iter().flatten().filter_map(Value::as_f64).sum()
         };
         let queue = |status: &Value| status["queue_requests"].as_f64().unwrap_or_default();
         let minutes = time.as_secs_f64() / 60.0;
-        let lanes = self.client.lanes().await?.iter().filter(|lane| !lane.now.is_empty()).count().max(1);
+        let lanes = self.watcher.lanes().await?.iter().filter(|lane| !lane.now.is_empty()).count().max(1);
         Ok(Idle {
             pss_mib: pss_mib(pid)?,
             cpu_percent: cpu / time.as_secs_f64() * 100.0,
             queue_per_lane_minute: (queue(&after) - queue(&before)) / minutes / lanes as f64,
             store_per_minute: (store(&after) - store(&before)) / minutes,
+            writes_per_minute: (requests_after.writes - requests.writes) / minutes,
         })
     }
 }

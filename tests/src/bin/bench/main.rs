@@ -64,6 +64,7 @@ struct Figures {
     haul_rate: Spread,
     rate_ratio: Spread,
     writes_per_job: f64,
+    deletes_per_job: f64,
     queue_requests_per_job: f64,
     start_to_first_claim: f64,
     idle: haul::Idle,
@@ -103,7 +104,7 @@ async fn measure(args: &Overhead) -> Result<Figures> {
         claims.push(claim);
     }
     let (mut raw_rates, mut rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let before = agent.requests()?;
+    let (before, began) = (agent.requests()?, tests::now());
     for n in 0..args.rounds {
         eprint!("\rround {} of {}   ", n + 1, args.rounds);
         let alone = raw.rate(args.jobs, SLOTS).await?;
@@ -112,7 +113,7 @@ async fn measure(args: &Overhead) -> Result<Figures> {
         rates.push(with);
         ratios.push(with / alone);
     }
-    let after = agent.requests()?;
+    let (after, minutes) = (agent.requests()?, began.elapsed().as_secs_f64() / 60.0);
     eprint!("\ridle for {} s    ", args.idle);
     let idle = agent.idle(Duration::from_secs(args.idle)).await?;
     eprintln!("\r                    ");
@@ -129,7 +130,9 @@ async fn measure(args: &Overhead) -> Result<Figures> {
         raw_rate: Spread::of(raw_rates),
         haul_rate: Spread::of(rates),
         rate_ratio: Spread::of(ratios),
-        writes_per_job: (after.writes - before.writes) / jobs,
+        // What the agent writes and lists with or without jobs is the node's, not theirs.
+        writes_per_job: (after.writes - before.writes - idle.writes_per_minute * minutes) / jobs,
+        deletes_per_job: (after.deletes - before.deletes) / jobs,
         queue_requests_per_job: (after.queue - before.queue) / jobs,
         start_to_first_claim: first_claim,
         idle,
@@ -150,6 +153,7 @@ fn print(figures: &Figures) {
     table.row("rate: haul", &figures.haul_rate.show(1.0, "jobs/s"), "");
     table.row("  haul over raw", &figures.rate_ratio.show(1.0, ""), "0.90");
     table.row("store writes and lists per job", &format!("{:.1}", figures.writes_per_job), "10");
+    table.row("store deletes per job", &format!("{:.1}", figures.deletes_per_job), "");
     table.row("queue requests per job", &format!("{:.1}", figures.queue_requests_per_job), "4");
     table.row("agent start to first claim", &format!("{:.2} s", figures.start_to_first_claim), "1 s");
     let idle = &figures.idle;
