@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use shared::node::{Mode, NodeRecord};
 
-use crate::{node::Node, patience::Chain};
+use crate::{node::Node, pace::Pace, patience::Chain};
 
 /// Writes the record once.
 pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
@@ -15,7 +15,7 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
         incarnation: node.incarnation.clone(),
         counter: node.beats.fetch_add(1, Ordering::Relaxed) + 1,
         at: node.clock.now(),
-        beat: node.fleet.settings.beat,
+        beat: node.fleet.settings().beat,
         mode: node.ledger.mode(),
         problems: node.ledger.problems(),
         offer: node.ledger.offer(),
@@ -33,8 +33,7 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
 /// Writes the record at every beat, until it is dropped. Not at every change: that would cost each
 /// job two more writes.
 pub async fn run(node: Arc<Node>) {
-    let mut every = tokio::time::interval(node.fleet.settings.beat.0);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut every = Pace::at_once(node.fleet.clone(), |settings| settings.beat);
     loop {
         every.tick().await;
         if let Err(error) = write(&node).await {

@@ -25,7 +25,7 @@ use crate::{
     gpu::{Gpus, NoGpus, Nvml, Reader, Simulated},
     health,
     node::Node,
-    recover, runs,
+    recover, runs, settings,
     task::Tasks,
 };
 
@@ -101,6 +101,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     let claims = Tasks::default();
     claims.spawn("claims", claim::run(node.clone()));
     tasks.spawn("tidy", runs::tidy(node.config.clone(), node.fleet.clone(), node.clock.clone()));
+    tasks.spawn("settings", settings::watch(node.fleet.clone()));
     tasks.spawn("beat", beat::run(node.clone()));
     tasks.spawn("health", health::watch(node.clone()));
     crate::notify::ready();

@@ -9,6 +9,7 @@ use crate::{
     engine::EngineInfo,
     gpu::{self, Inventory},
     node::Node,
+    pace::Pace,
 };
 
 /// How long a look at the GPUs may take. NVML answers in milliseconds; one that is stuck in the
@@ -98,9 +99,7 @@ async fn foreign(node: &Node, inventory: &Inventory) -> BTreeMap<GpuUuid, String
 
 /// Looks again at every beat, until it is dropped.
 pub async fn watch(node: Arc<Node>) {
-    let mut every = tokio::time::interval(node.fleet.settings.beat.0);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    every.reset();
+    let mut every = Pace::after(node.fleet.clone(), |settings| settings.beat);
     loop {
         every.tick().await;
         check(&node).await;

@@ -8,7 +8,7 @@ use shared::{
     client::Client,
     clock::{Chance, Clock},
     fleet::Fleet,
-    id::{JobId, NodeId},
+    id::{JobId, NodeId, Seq},
     log::Author,
     queue::{Counted, SqliteQueue},
 };
@@ -37,10 +37,10 @@ fn dir(state_dir: &Path) -> std::path::PathBuf {
 /// When there is no memory for the queue.
 pub fn fleet_of(fleet: &Fleet, clock: Arc<dyn Clock>) -> Result<Fleet> {
     let queue = Arc::new(Counted::new(Arc::new(SqliteQueue::in_memory(clock)?)));
-    let mut fleet = Fleet { queue, ..fleet.clone() };
+    let mut settings = (*fleet.settings()).clone();
     // Somebody waits at the terminal: what the platform cannot do, it says at once.
-    fleet.settings.policy.platform_retries = 0;
-    Ok(fleet)
+    settings.policy.platform_retries = 0;
+    Ok(Fleet::assemble(fleet.store.clone(), queue, Seq::FIRST, settings))
 }
 
 /// Stops and finishes what killed runs have left.

@@ -4,10 +4,11 @@
 //! (who may take it), [`index`] (where to look), [`message`] and [`queue`] (the hint that work
 //! waits), [`store`] (the one primitive beneath), [`output`] (what containers print), [`node`]
 //! (what hosts say of themselves), [`fleet`] (all of it at one URL), [`client`] (what people do
-//! with it).
+//! with it), [`event`] (what is told of it).
 
 pub mod client;
 pub mod clock;
+pub mod event;
 pub mod fleet;
 pub mod id;
 pub mod index;

@@ -17,13 +17,9 @@ use shared::{
     lane::Lane,
     queue::{Queue, QueueError, Received},
 };
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{Interval, MissedTickBehavior},
-};
+use tokio::{sync::watch, task::JoinSet};
 
-use crate::{node::Node, patience::Chain};
+use crate::{node::Node, pace::Pace, patience::Chain};
 
 /// How long a long poll waits: the most that SQS allows.
 const LONG_POLL: Duration = Duration::from_secs(20);
@@ -49,14 +45,13 @@ struct Claims {
     lanes: BTreeMap<LaneId, Lane>,
     polls: JoinSet<Polled>,
     polling: BTreeMap<LaneId, ()>,
-    refresh: Interval,
+    refresh: Pace,
     changes: watch::Receiver<()>,
 }
 
 /// Claims jobs and runs them, until it is dropped.
 pub async fn run(node: Arc<Node>) {
-    let mut refresh = tokio::time::interval(node.fleet.settings.lane_refresh.0);
-    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let refresh = Pace::at_once(node.fleet.clone(), |settings| settings.lane_refresh);
     let changes = node.ledger.changes();
     let (lanes, polls, polling) = (BTreeMap::new(), JoinSet::new(), BTreeMap::new());
     Claims { node, lanes, polls, polling, refresh, changes }.run().await;
@@ -119,7 +114,7 @@ impl Claims {
                 debug_assert!(changed.is_ok());
                 Woken::ToSweep
             }
-            _ = self.refresh.tick() => {
+            () = self.refresh.tick() => {
                 if self.find_lanes().await { Woken::ToSweep } else { Woken::ToPark }
             }
         }

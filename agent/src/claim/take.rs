@@ -131,7 +131,7 @@ async fn another_fits(node: &Node, job: &Job) -> bool {
     for name in names.iter().filter(|name| **name != node.id) {
         let Ok(Some(record)) = NodeRecord::read(store, name).await else { continue };
         let alive =
-            record.mode == Mode::Ready && !record.is_silent(node.clock.now(), node.fleet.settings.lease);
+            record.mode == Mode::Ready && !record.is_silent(node.clock.now(), node.fleet.settings().lease);
         if alive && !matches!(fit(&Needs::of(&job.spec), &record.offer), Fit::Never(_)) {
             return true;
         }

@@ -19,18 +19,17 @@ pub mod outcome;
 
 use std::{fmt, sync::Arc};
 
+use outcome::{Ending, Reason};
+pub use owner::{Owner, gpus_of, labels_of};
 use shared::{
     id::Attempt,
     log::{Ended, Event, Job, OutputSize, Started, next_step},
 };
-use tokio::time::{Interval, MissedTickBehavior};
-
-use outcome::{Ending, Reason};
-pub use owner::{Owner, gpus_of, labels_of};
 
 use crate::{
     engine::{Container, ContainerId, Engine, EngineError, GpuAccess, Plan},
     node::Node,
+    pace::Pace,
     patience::insist,
 };
 
@@ -75,7 +74,7 @@ struct Run {
     node: Arc<Node>,
     job: Job,
     attempt: Attempt,
-    beat: Interval,
+    beat: Pace,
     told: Option<Notice>,
 }
 
@@ -85,9 +84,7 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage) {
         tracing::error!(job = %job.id, "the job to run is not held; please report this as a bug");
         return;
     };
-    let mut beat = tokio::time::interval(node.fleet.settings.beat.0);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    beat.reset();
+    let beat = Pace::after(node.fleet.clone(), |settings| settings.beat);
     let mut run = Run { node: node.clone(), job, attempt, beat, told: None };
     let name = owner::container_name(&run.job.id, attempt);
     match run.live(stage, &name).await {
@@ -217,7 +214,7 @@ impl Run {
             let told = self.told.is_some();
             tokio::select! {
                 () = self.node.hand_back.cancelled(), if !told => {}
-                _ = self.beat.tick() => {
+                () = self.beat.tick() => {
                     let log = self.node.log.clone();
                     if let Err(error) = log.refresh(&mut self.job).await {
                         tracing::warn!(error = %crate::patience::Chain(&error), "cannot read the job's log");
@@ -237,7 +234,7 @@ impl Run {
     /// Writes how the attempt ended, frees what it had, and moves the job on.
     async fn end(&mut self, ending: Ending, output: OutputSize, name: &ContainerId) {
         let node = self.node.clone();
-        let (policy, attempt) = (node.fleet.settings.policy, self.attempt);
+        let (policy, attempt) = (node.fleet.settings().policy, self.attempt);
         let decide = |job: &Job| {
             if !job.is_held_by(&node.id, attempt) {
                 return None;

@@ -103,7 +103,7 @@ impl Client {
             .buffered(PARALLEL)
             .collect()
             .await;
-        let (now, lease) = (self.now(), self.fleet.settings.lease);
+        let (now, lease) = (self.now(), self.fleet.settings().lease);
         let mut nodes = Vec::new();
         for record in records {
             if let Some(record) = record? {

@@ -167,7 +167,7 @@ impl Client {
 
     /// How often to look again at something that changes: one request each time.
     fn pause(&self) -> Duration {
-        (self.fleet.settings.beat.0 / 10).clamp(Duration::from_millis(100), Duration::from_secs(2))
+        (self.fleet.settings().beat.0 / 10).clamp(Duration::from_millis(100), Duration::from_secs(2))
     }
 
     /// Waits until the job is finished; tells `seen` of it now and after each change.

@@ -2,7 +2,10 @@
 //!
 //! Settings are a log as well: `fleet/<seq>.json`, each created by put-if-absent, the newest
 //! holds. A directory that holds none becomes an embedded fleet on first use, so that nothing
-//! need be set up on one host.
+//! need be set up on one host. Whoever runs for long looks for newer ones ([`Fleet::refresh`]) and
+//! asks for each value when it is needed ([`Fleet::settings`]), never before.
+
+mod live;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -11,6 +14,7 @@ use url::Url;
 
 use crate::{
     clock::Clock,
+    event::Webhook,
     id::Seq,
     log::Policy,
     queue::{Counted, Queue, QueueError, SqliteQueue},
@@ -18,6 +22,9 @@ use crate::{
     store::{Created, Key, Store, StoreError},
     units::Span,
 };
+
+pub use live::Change;
+use live::Live;
 
 /// What all agents and clients of a fleet go by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +39,21 @@ pub struct Settings {
     pub lease: Span,
     /// How often agents look for new lanes.
     pub lane_refresh: Span,
+    /// How many messages a team may have in a lane's queue; its further jobs are parked.
+    #[serde(default = "default_window")]
+    pub window: u32,
+    /// How often one lane or node is swept, over the whole fleet.
+    #[serde(default = "default_sweep")]
+    pub sweep: Span,
+    /// Whether agents route the specs that programs leave in the inbox.
+    #[serde(default)]
+    pub inbox: bool,
+    /// Whether the status queue is told of every change of a job.
+    #[serde(default)]
+    pub status: bool,
+    /// Who else is told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<Webhook>,
     /// How often what is not a job's fault is tried again.
     #[serde(flatten)]
     pub policy: Policy,
@@ -50,6 +72,14 @@ pub enum QueueSettings {
     },
 }
 
+fn default_window() -> u32 {
+    8
+}
+
+fn default_sweep() -> Span {
+    Span::secs(60)
+}
+
 impl Settings {
     /// The form that this program writes, and the newest that it reads.
     pub const VERSION: u32 = 1;
@@ -63,6 +93,11 @@ impl Settings {
             beat: Span::secs(1),
             lease: Span::secs(180),
             lane_refresh: Span(std::time::Duration::from_millis(500)),
+            window: default_window(),
+            sweep: default_sweep(),
+            inbox: false,
+            status: false,
+            webhooks: Vec::new(),
             policy: Policy::default(),
         }
     }
@@ -108,22 +143,40 @@ pub struct Fleet {
     pub store: Store,
     /// Its messages.
     pub queue: Arc<Counted>,
-    /// Its settings when it was opened.
-    pub settings: Settings,
+    live: Live,
 }
 
 impl Fleet {
+    /// A fleet of these parts, whose settings lie at `seq`.
+    pub fn assemble(store: Store, queue: Arc<Counted>, seq: Seq, settings: Settings) -> Self {
+        Self { store, queue, live: Live::new(seq, settings) }
+    }
+
+    /// The settings that hold now. Ask again each time: they change while a program runs.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.live.settings()
+    }
+
+    /// Looks for newer settings: one request where there are none. Without them, what held goes
+    /// on to hold.
+    ///
+    /// # Errors
+    /// [`FleetError`]
+    pub async fn refresh(&self) -> Result<Option<Change>, FleetError> {
+        self.live.refresh(&self.store).await
+    }
+
     /// Opens the fleet at a URL; makes an embedded one where the URL is a directory without.
     ///
     /// # Errors
     /// [`FleetError`]
     pub async fn open(url: &Url, clock: Arc<dyn Clock>) -> Result<Self, FleetError> {
         let store = Store::open(url)?;
-        let settings = match newest(&store).await? {
-            Some(settings) => settings,
+        let (seq, settings) = match newest(&store).await? {
+            Some(found) => found,
             None if store.directory().is_some() => {
                 match create(&store, Settings::embedded(None)).await {
-                    Ok(settings) => settings,
+                    Ok(settings) => (Seq::FIRST, settings),
                     // Somebody else was faster.
                     Err(FleetError::Exists(url)) => newest(&store).await?.ok_or(FleetError::NoFleet(url))?,
                     Err(e) => return Err(e),
@@ -132,25 +185,31 @@ impl Fleet {
             None => return Err(FleetError::NoFleet(url.clone())),
         };
         let queue = Arc::new(Counted::new(open_queue(&store, &settings, clock)?));
-        Ok(Self { store, queue, settings })
+        Ok(Self::assemble(store, queue, seq, settings))
     }
 
-    /// When the newest settings hold since, and all older ones, by position.
+    /// All settings that ever held, by position; the last hold now.
     ///
     /// # Errors
     /// [`FleetError`]
     pub async fn history(store: &Store) -> Result<Vec<(Seq, Settings)>, FleetError> {
         let mut history = Vec::new();
         for key in store.list("fleet").await? {
-            let Some(seq) = key.name().strip_suffix(".json").and_then(|seq| seq.parse().ok()) else {
-                continue;
-            };
+            let Some(seq) = seq_of(&key) else { continue };
             if let Some(body) = store.get(&key).await? {
-                history.push((Seq(seq), read(store, &key, &body)?));
+                history.push((seq, read(store, &key, &body)?));
             }
         }
         Ok(history)
     }
+}
+
+fn key(seq: Seq) -> Key {
+    Key::new(format!("fleet/{seq}.json"))
+}
+
+fn seq_of(key: &Key) -> Option<Seq> {
+    key.name().strip_suffix(".json").and_then(|seq| seq.parse().ok()).map(Seq)
 }
 
 fn read(store: &Store, key: &Key, body: &[u8]) -> Result<Settings, FleetError> {
@@ -162,11 +221,13 @@ fn read(store: &Store, key: &Key, body: &[u8]) -> Result<Settings, FleetError> {
 }
 
 /// The settings that hold, or `None` where there is no fleet.
-async fn newest(store: &Store) -> Result<Option<Settings>, FleetError> {
+async fn newest(store: &Store) -> Result<Option<(Seq, Settings)>, FleetError> {
     let keys = store.list("fleet").await?;
-    let Some(key) = keys.last() else { return Ok(None) };
+    let Some((seq, key)) = keys.iter().rev().find_map(|key| Some((seq_of(key)?, key))) else {
+        return Ok(None);
+    };
     match store.get(key).await? {
-        Some(body) => read(store, key, &body).map(Some),
+        Some(body) => Ok(Some((seq, read(store, key, &body)?))),
         None => Ok(None),
     }
 }
@@ -181,7 +242,7 @@ pub async fn create(store: &Store, settings: Settings) -> Result<Settings, Fleet
     {
         return Err(FleetError::NoQueuePath(store.url().clone()));
     }
-    let key = Key::new(format!("fleet/{}.json", Seq::FIRST));
+    let key = key(Seq::FIRST);
     let body = record::write(&settings);
     match store.create(&key, body.clone()).await? {
         Created::New => Ok(settings),
