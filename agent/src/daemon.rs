@@ -18,14 +18,14 @@ use shared::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    beat, claim,
     config::{AgentConfig, OnStop},
     control,
     engine::{Docker, Engine},
     gpu::{Gpus, NoGpus, Nvml, Reader, Simulated},
     health,
+    life::Life,
     node::Node,
-    recover, runs, settings,
+    runs, settings,
     task::Tasks,
 };
 
@@ -97,12 +97,9 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     );
     let tasks = Tasks::default();
     control::listen(node.clone(), &tasks)?;
-    recover::recover(&node).await;
-    let claims = Tasks::default();
-    claims.spawn("claims", claim::run(node.clone()));
+    let life = Life::begin(&node).await;
     tasks.spawn("tidy", runs::tidy(node.config.clone(), node.fleet.clone(), node.clock.clone()));
     tasks.spawn("settings", settings::watch(node.fleet.clone()));
-    tasks.spawn("beat", beat::run(node.clone()));
     tasks.spawn("health", health::watch(node.clone()));
     crate::notify::ready();
 
@@ -112,14 +109,14 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     tracing::info!(on_stop = ?node.config.on_stop, "stopping; a second signal stops at once");
     node.ledger.set_mode(Mode::Draining);
     // No message is taken from now on; a long poll's answer comes back by itself.
-    claims.halt().await;
+    life.stop_claiming().await;
     tokio::select! {
-        () = leave(&node) => {}
+        biased;
         () = signals.next() => tracing::warn!("stopping at once; running jobs are left to the next start"),
+        () = leave(&node) => {}
     }
-    node.attempts.halt().await;
     tasks.halt().await;
-    beat::farewell(&node).await;
+    life.end().await;
     Ok(())
 }
 
@@ -151,6 +148,7 @@ impl Signals {
 
     async fn next(&mut self) {
         tokio::select! {
+            biased;
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
         }

@@ -32,13 +32,18 @@ pub struct AttemptDirs {
 #[derive(Debug, Clone)]
 pub struct Outputs {
     root: PathBuf,
-    threads: Threads,
+    threads: Option<Threads>,
 }
 
 impl Outputs {
     /// Results below this directory.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, threads: Threads::default() }
+        Self { root, threads: Some(Threads::default()) }
+    }
+
+    /// Results nowhere: for a simulated host, which has no file system.
+    pub fn nowhere() -> Self {
+        Self { root: PathBuf::from("/nowhere"), threads: None }
     }
 
     /// The directories of an attempt.
@@ -54,8 +59,9 @@ impl Outputs {
     /// What the file system says, with the path.
     pub async fn make(&self, job: &JobId, attempt: Attempt) -> Result<AttemptDirs, String> {
         let dirs = self.of(job, attempt);
+        let Some(threads) = &self.threads else { return Ok(dirs) };
         let made = dirs.clone();
-        let run = self.threads.run(move || {
+        let run = threads.run(move || {
             for dir in [&made.output, &made.checkpoint] {
                 let built = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
                 let open = built.and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o1777)));
@@ -72,8 +78,9 @@ impl Outputs {
     /// # Errors
     /// What the file system says, with the path.
     pub async fn link_latest(&self, job: &JobId, attempt: Attempt) -> Result<(), String> {
+        let Some(threads) = &self.threads else { return Ok(()) };
         let link = self.root.join(job.as_str()).join("latest");
-        let run = self.threads.run(move || {
+        let run = threads.run(move || {
             let new = link.with_extension("new");
             let linked = remove(&new).and_then(|()| symlink(format!("attempt-{attempt}"), &new));
             let moved = linked.and_then(|()| fs::rename(&new, &link));

@@ -105,6 +105,9 @@ impl Shipper {
             let mut flush_at = pin!(tokio::time::sleep(due));
             loop {
                 tokio::select! {
+                    // The time first, or a container that never pauses would never be written.
+                    biased;
+                    () = &mut flush_at => break,
                     frame = frames.next() => {
                         let Some(frame) = frame else { return Ok(()) };
                         let frame: Frame = frame?;
@@ -115,7 +118,6 @@ impl Shipper {
                             break;
                         }
                     }
-                    () = &mut flush_at => break,
                 }
             }
             self.flush(gathered).await?;

@@ -25,6 +25,8 @@ impl Tasks {
         let halt = self.halt.clone();
         let task = async move {
             tokio::select! {
+                // What is told to stop does not take another step.
+                biased;
                 () = halt.cancelled() => {}
                 done = AssertUnwindSafe(task).catch_unwind() => {
                     if done.is_err() {

@@ -16,6 +16,7 @@ pub mod job;
 pub mod lane;
 pub mod log;
 pub mod message;
+pub mod mutant;
 pub mod node;
 pub mod output;
 pub mod queue;

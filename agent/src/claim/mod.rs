@@ -104,6 +104,9 @@ impl Claims {
     /// Waits until there is something to do.
     async fn wake(&mut self) -> Woken {
         tokio::select! {
+            // A message in hand first. A poll that is parked anew is never answered at once, so
+            // the others get their turn.
+            biased;
             Some(polled) = self.polls.join_next() => {
                 let Ok((lane, received)) = polled else { return Woken::ToPark };
                 self.polling.remove(&lane);

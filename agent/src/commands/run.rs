@@ -84,6 +84,7 @@ async fn follow(context: &Context, client: &Client, node: &Node, id: &JobId) -> 
     let mut term = signal(SignalKind::terminate())?;
     let mut follow = std::pin::pin!(logs::follow(context, client, id, None, false));
     tokio::select! {
+        biased;
         code = &mut follow => return code,
         _ = tokio::signal::ctrl_c() => {}
         _ = term.recv() => {}
@@ -91,6 +92,7 @@ async fn follow(context: &Context, client: &Client, node: &Node, id: &JobId) -> 
     eprintln!("stopping; once more leaves the container to be removed by the next haul run");
     client.cancel(id, Some("interrupted".into())).await?;
     tokio::select! {
+        biased;
         code = follow => code,
         _ = tokio::signal::ctrl_c() => bail!("left job {id} on node {}", node.id),
     }

@@ -141,11 +141,13 @@ impl Run {
     async fn begin(&mut self, name: &ContainerId) -> Result<Result<ContainerId, Ending>, Lost> {
         let prepare = prepare::prepare(self.node.clone(), self.job.clone(), self.attempt);
         let plan = tokio::select! {
-            plan = prepare => plan,
+            // What is to stop is not prepared any further.
+            biased;
             notice = self.notice() => match notice {
                 Notice::Lost => return Err(Lost),
                 Notice::Stop(reason) => return Ok(Err(Ending::before_start(reason))),
             },
+            plan = prepare => plan,
         };
         let plan = match plan {
             Ok(plan) => plan,
@@ -213,6 +215,7 @@ impl Run {
             }
             let told = self.told.is_some();
             tokio::select! {
+                biased;
                 () = self.node.hand_back.cancelled(), if !told => {}
                 () = self.beat.tick() => {
                     let log = self.node.log.clone();

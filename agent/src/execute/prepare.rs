@@ -101,6 +101,8 @@ async fn progress(watched: &watch::Sender<Option<PullProgress>>, mut receive: mp
     let mut last = None;
     loop {
         tokio::select! {
+            // Any order will do, as long as it is always the same.
+            biased;
             progress = receive.recv() => match progress {
                 Some(progress) => {
                     watched.send_replace(Some(progress));

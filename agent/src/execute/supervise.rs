@@ -55,6 +55,8 @@ impl Run {
         let (mut asked, mut found, mut output) = (None, None, None);
         loop {
             let reason = tokio::select! {
+                // The exit first: what has ended by itself was not stopped.
+                biased;
                 ended = &mut wait, if found.is_none() => {
                     found = Some(ended);
                     exited.send_replace(true);

@@ -344,6 +344,7 @@ impl Queue for SqliteQueue {
             let until_next =
                 next.map_or(left, |next| Duration::from_millis(u64::try_from(next - now).unwrap_or(0)));
             tokio::select! {
+                biased;
                 _ = changes.changed() => {}
                 // A millisecond more, so that it is not looked for within the same one.
                 () = tokio::time::sleep(left.min(until_next + Duration::from_millis(1))) => {}

@@ -108,6 +108,11 @@ impl Store {
         Ok(Self { inner, prefix, url: url.clone(), counts: Arc::default() })
     }
 
+    /// The store behind this implementation, from its root on; `url` is what it is called.
+    pub fn with(inner: Arc<dyn ObjectStore>, url: Url) -> Self {
+        Self { inner, prefix: Path::default(), url, counts: Arc::default() }
+    }
+
     /// The URL it was opened with.
     pub fn url(&self) -> &Url {
         &self.url

@@ -1,0 +1,38 @@
+//! What a running agent does side by side, whoever runs it: the program ([`crate::main`]), which
+//! adds what only a process has (signals, a control socket, a look at its hardware), or the
+//! simulation, which adds its faults.
+
+use std::sync::Arc;
+
+use crate::{beat, claim, node::Node, recover, task::Tasks};
+
+/// The tasks of an agent that has begun.
+pub struct Life {
+    node: Arc<Node>,
+    claims: Tasks,
+    tasks: Tasks,
+}
+
+impl Life {
+    /// Takes up what an earlier run left, then begins to claim and to beat.
+    pub async fn begin(node: &Arc<Node>) -> Self {
+        let (claims, tasks) = (Tasks::default(), Tasks::default());
+        recover::recover(node).await;
+        claims.spawn("claims", claim::run(node.clone()));
+        tasks.spawn("beat", beat::run(node.clone()));
+        Self { node: node.clone(), claims, tasks }
+    }
+
+    /// No message is taken from now on; a long poll's answer comes back by itself.
+    pub async fn stop_claiming(&self) {
+        self.claims.halt().await;
+    }
+
+    /// Drops what still runs, as a crash would, and says goodbye.
+    pub async fn end(self) {
+        self.claims.halt().await;
+        self.node.attempts.halt().await;
+        self.tasks.halt().await;
+        beat::farewell(&self.node).await;
+    }
+}
