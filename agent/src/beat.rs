@@ -6,8 +6,12 @@ use shared::node::{Mode, NodeRecord};
 
 use crate::{node::Node, pace::Pace, patience::Chain};
 
-/// Writes the record once.
+/// Writes the record once, which renews the lease.
+///
+/// # Errors
+/// The store's; the lease is then as it was.
 pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
+    let (began, settings) = (node.clock.elapsed(), node.fleet.settings());
     let inventory = node.ledger.inventory();
     let record = NodeRecord {
         v: NodeRecord::VERSION,
@@ -15,8 +19,9 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
         incarnation: node.incarnation.clone(),
         counter: node.beats.fetch_add(1, Ordering::Relaxed) + 1,
         at: node.clock.now(),
-        beat: node.fleet.settings().beat,
-        mode: node.ledger.mode(),
+        beat: settings.beat,
+        lease: settings.lease,
+        mode: if node.is_private() { Mode::Draining } else { node.ledger.mode() },
         problems: node.ledger.problems(),
         offer: node.ledger.offer(),
         simulated: inventory.simulated,
@@ -27,7 +32,9 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
         engine: node.engine_name(),
         haul: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    record.write(&node.fleet.store).await
+    record.write(&node.fleet.store).await?;
+    node.fence.renewed(began, &settings);
+    Ok(())
 }
 
 /// Writes the record at every beat, until it is dropped. Not at every change: that would cost each
@@ -39,6 +46,13 @@ pub async fn run(node: Arc<Node>) {
         if let Err(error) = write(&node).await {
             tracing::warn!(error = %Chain(&error), "the node's record cannot be written");
         }
+    }
+}
+
+/// Removes the record of a node that will never be again.
+pub async fn forget(node: &Node) {
+    if let Err(error) = node.fleet.store.delete(&NodeRecord::key(&node.id)).await {
+        tracing::warn!(error = %Chain(&error), "the node's record stays");
     }
 }
 

@@ -68,6 +68,8 @@ pub enum Command {
     Retry(Ids),
     /// Run the agent of this host, or ask it how it is
     Agent(Agent),
+    /// Freeze this host's containers when its agent no longer holds its lease
+    Guard(Guard),
     /// Let this host's agent take no new jobs; running ones go on
     Drain(Drain),
     /// List the fleet's nodes
@@ -303,6 +305,17 @@ pub struct AgentStatus {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `haul guard`
+#[derive(Debug, Args)]
+pub struct Guard {
+    /// The agent's state directory
+    #[arg(long, value_name = "DIR", env = "HAUL_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// The container engine's socket [default: the one that the agent uses]
+    #[arg(long, value_name = "ADDRESS", env = "HAUL_ENGINE")]
+    pub engine: Option<String>,
 }
 
 /// `haul drain`

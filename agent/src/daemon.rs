@@ -22,7 +22,7 @@ use crate::{
     control,
     engine::{Docker, Engine},
     gpu::{Gpus, NoGpus, Nvml, Reader, Simulated},
-    health,
+    health, identity,
     life::Life,
     node::Node,
     runs, settings,
@@ -95,10 +95,11 @@ pub async fn run(config: AgentConfig) -> Result<()> {
         node = %node.id, incarnation = %node.incarnation, fleet = %node.fleet.store.url(),
         gpus = inventory.gpus.len(), simulated = inventory.simulated, "started"
     );
+    identity::check(&node).await?;
     let tasks = Tasks::default();
     control::listen(node.clone(), &tasks)?;
     let life = Life::begin(&node).await;
-    tasks.spawn("tidy", runs::tidy(node.config.clone(), node.fleet.clone(), node.clock.clone()));
+    tasks.spawn("tidy", runs::watch(node.config.clone(), node.fleet.clone(), node.clock.clone()));
     tasks.spawn("settings", settings::watch(node.fleet.clone()));
     tasks.spawn("health", health::watch(node.clone()));
     crate::notify::ready();

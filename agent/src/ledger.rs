@@ -39,8 +39,12 @@ struct State {
     labels: BTreeMap<String, String>,
     capacity: Capacity,
     holdings: BTreeMap<JobId, Holding>,
+    /// Jobs whose last attempt here has ended and whose markers are on their way.
+    settling: BTreeSet<JobId>,
     mode: Mode,
     problems: Vec<String>,
+    /// Cut off from the store for so long that the node may be replaced.
+    isolated: bool,
     refusals: BTreeMap<LaneId, Refusal>,
 }
 
@@ -58,6 +62,8 @@ pub enum Take {
     Given(Holding),
     /// This host has the job already.
     Already,
+    /// This host is still tidying up after the job's last attempt here.
+    Settling,
     /// It may not, for these reasons.
     Refused(Vec<Misfit>),
 }
@@ -72,8 +78,10 @@ impl Ledger {
             labels,
             capacity,
             holdings: BTreeMap::new(),
+            settling: BTreeSet::new(),
             mode: Mode::Ready,
             problems: Vec::new(),
+            isolated: false,
             refusals: BTreeMap::new(),
         };
         Self { state: Mutex::new(state), changes: watch::Sender::new(()) }
@@ -109,6 +117,14 @@ impl Ledger {
         let mut state = self.state();
         let changed = state.problems != problems;
         state.problems = problems;
+        self.tell_if(changed);
+    }
+
+    /// Whether the node is cut off from the store and may be replaced.
+    pub fn set_isolated(&self, isolated: bool) {
+        let mut state = self.state();
+        let changed = state.isolated != isolated;
+        state.isolated = isolated;
         self.tell_if(changed);
     }
 
@@ -183,6 +199,9 @@ impl Ledger {
         if state.holdings.contains_key(job) {
             return Take::Already;
         }
+        if state.settling.contains(job) {
+            return Take::Settling;
+        }
         let mut misfits = Vec::new();
         if let Some(why) = state.closed_by() {
             misfits.push(Misfit::Closed { why });
@@ -203,6 +222,18 @@ impl Ledger {
     /// Notes what a job of an earlier start has, whether or not it would be given now.
     pub fn adopt(&self, job: &JobId, holding: Holding) {
         self.state().hold(job, holding);
+    }
+
+    /// Takes back what a job had, whose markers are still to be moved: until [`Ledger::settled`] it is
+    /// not taken again, since the marker of a new claim could go with the old one's.
+    pub fn settle(&self, job: &JobId) {
+        self.state().settling.insert(job.clone());
+        self.give_back(job);
+    }
+
+    /// Notes that nothing more is done for a job's last attempt.
+    pub fn settled(&self, job: &JobId) {
+        self.state().settling.remove(job);
     }
 
     /// Takes back what a job had.
@@ -235,6 +266,7 @@ impl State {
         match self.mode {
             Mode::Draining => Some("it is draining".into()),
             Mode::Stopped => Some("its agent has stopped".into()),
+            Mode::Ready if self.isolated => Some("it is cut off from the store".into()),
             Mode::Ready => (!self.problems.is_empty()).then(|| self.problems.join("; ")),
         }
     }

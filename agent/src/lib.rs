@@ -12,8 +12,12 @@ mod daemon;
 pub mod engine;
 pub mod execute;
 mod exit;
+pub mod fence;
 pub mod gpu;
+pub mod guard;
 mod health;
+mod identity;
+pub mod inbox;
 pub mod ledger;
 pub mod life;
 pub mod node;
@@ -27,9 +31,11 @@ mod runs;
 mod secret;
 pub mod settings;
 mod ship;
+pub mod sweep;
 pub mod task;
 mod telemetry;
 mod volume;
+pub mod watch;
 
 use std::process::ExitCode;
 

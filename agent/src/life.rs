@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::{beat, claim, node::Node, recover, task::Tasks};
+use crate::{beat, claim, fence, inbox, node::Node, recover, sweep, task::Tasks, watch};
 
 /// The tasks of an agent that has begun.
 pub struct Life {
@@ -20,6 +20,10 @@ impl Life {
         recover::recover(node).await;
         claims.spawn("claims", claim::run(node.clone()));
         tasks.spawn("beat", beat::run(node.clone()));
+        tasks.spawn("fence", fence::watch(node.clone()));
+        tasks.spawn("watch", watch::run(node.clone()));
+        tasks.spawn("inbox", inbox::run(node.clone()));
+        tasks.spawn("sweep", sweep::run(node.clone()));
         Self { node: node.clone(), claims, tasks }
     }
 

@@ -9,6 +9,7 @@ use shared::{
     index::Index,
     log::{Author, Log},
     node::Capacity,
+    window::Window,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -16,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::AgentConfig,
     engine::{Engine, PullProgress},
+    fence::Fence,
     gpu::Reader,
     ledger::Ledger,
     outputs::Outputs,
     secret::Secrets,
     task::Tasks,
     volume::Volumes,
+    watch::Members,
 };
 
 /// A host with an agent.
@@ -52,6 +55,12 @@ pub struct Node {
     pub ledger: Ledger,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Whether this node may act for its jobs.
+    pub fence: Fence,
+    /// Chance.
+    pub chance: Chance,
+    /// The other nodes, as far as is known.
+    pub members: Members,
     /// The attempts that run here.
     pub attempts: Tasks,
     /// How often the node's record was written.
@@ -82,8 +91,19 @@ impl Node {
             slots: config.max_jobs,
             ..Capacity::default()
         };
+        let fence = Fence::new(
+            id.clone(),
+            incarnation.clone(),
+            fleet.store.url().to_string(),
+            config.engine.clone(),
+            clock.clone(),
+            Some(&config.state_dir),
+        );
         Self {
-            log: Log::new(fleet.store.clone(), clock.clone(), chance, author),
+            log: Log::new(fleet.store.clone(), clock.clone(), chance.clone(), author),
+            fence,
+            chance,
+            members: Members::default(),
             index: Index::new(fleet.store.clone()),
             volumes: Volumes::new(config.volumes.clone()),
             secrets: Secrets::new(config.secrets_dir.clone()),
@@ -102,6 +122,16 @@ impl Node {
             hand_back: CancellationToken::new(),
             engine_name: Mutex::default(),
         }
+    }
+
+    /// Whether it takes no job but its own process's (`haul run`).
+    pub fn is_private(&self) -> bool {
+        self.config.private
+    }
+
+    /// The windows of teams in lanes.
+    pub fn window(&self) -> Window {
+        Window::new(self.fleet.clone(), self.log.clone())
     }
 
     /// Notes what the engine is.

@@ -1,7 +1,7 @@
 //! Runs that were killed: `haul run` is a node of its own while it lives, and what a killed one
 //! leaves is stopped and finished by the next run, or the next start of the agent, on this host.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use shared::{
@@ -13,7 +13,7 @@ use shared::{
     queue::{Counted, SqliteQueue},
 };
 
-use crate::{config::AgentConfig, daemon, recover};
+use crate::{beat, config::AgentConfig, daemon, recover, task::Tasks};
 
 /// The configuration of a run of this job on this host: a name and a state directory of its own,
 /// so that it can run beside the host's agent.
@@ -24,7 +24,7 @@ pub fn config_of(config: &AgentConfig, job: &JobId) -> Result<AgentConfig> {
     let name: String = config.node.as_str().chars().take(40).collect();
     let node = NodeId::new(format!("{name}.run-{job}"))?;
     let state_dir = dir(&config.state_dir).join(job.as_str());
-    Ok(AgentConfig { node, state_dir, ..config.clone() })
+    Ok(AgentConfig { node, state_dir, private: true, ..config.clone() })
 }
 
 fn dir(state_dir: &Path) -> std::path::PathBuf {
@@ -41,6 +41,18 @@ pub fn fleet_of(fleet: &Fleet, clock: Arc<dyn Clock>) -> Result<Fleet> {
     // Somebody waits at the terminal: what the platform cannot do, it says at once.
     settings.policy.platform_retries = 0;
     Ok(Fleet::assemble(fleet.store.clone(), queue, Seq::FIRST, settings))
+}
+
+/// How often an agent looks for what killed runs have left: well within a lease, after which others
+/// would end their jobs.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Stops and finishes what killed runs have left, again and again, until it is dropped.
+pub async fn watch(config: AgentConfig, fleet: Fleet, clock: Arc<dyn Clock>) {
+    loop {
+        tidy(config.clone(), fleet.clone(), clock.clone()).await;
+        tokio::time::sleep(EVERY).await;
+    }
 }
 
 /// Stops and finishes what killed runs have left.
@@ -70,8 +82,12 @@ async fn tidy_one(config: &AgentConfig, fleet: &Fleet, clock: Arc<dyn Clock>, jo
     let author = Author::Node { name: node.id.clone(), incarnation: node.incarnation.clone() };
     let client = Client::new(node.fleet.clone(), author, clock, Chance::from_os());
     client.cancel(job, Some("haul run was killed".into())).await?;
+    let tasks = Tasks::default();
+    tasks.spawn("beat", beat::run(node.clone()));
     recover::recover(&node).await;
     node.attempts.finished().await;
+    tasks.halt().await;
+    beat::forget(&node).await;
     std::fs::remove_dir_all(state_dir)?;
     Ok(())
 }

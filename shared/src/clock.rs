@@ -9,7 +9,7 @@ use std::{
 };
 
 use chrono::Utc;
-use rand::{RngCore, SeedableRng, rngs::SmallRng};
+use rand::{Rng, RngCore, SeedableRng, rngs::SmallRng};
 
 use crate::id::{Incarnation, JobId, Nonce, Timestamp};
 
@@ -62,6 +62,16 @@ impl Chance {
     /// 64 random bits.
     pub fn bits(&self) -> u64 {
         self.draw(RngCore::next_u64)
+    }
+
+    /// A random number below `bound`, which must not be 0.
+    pub fn below(&self, bound: usize) -> usize {
+        self.draw(|chance| chance.random_range(0..bound))
+    }
+
+    /// True with this probability (0 to 1).
+    pub fn happens(&self, probability: f64) -> bool {
+        self.draw(|chance| chance.random_bool(probability.clamp(0.0, 1.0)))
     }
 
     /// A fresh nonce.

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use rand::Rng;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
+use sha2::{Digest, Sha256};
 
 /// A text that is no valid name, and the rule it broke.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -185,6 +186,15 @@ impl JobId {
     /// draw the same id, creating log entry 0 tells the second one.
     pub fn random(chance: &mut impl Rng) -> Self {
         Self(random_text(chance, 12))
+    }
+}
+
+impl JobId {
+    /// The id of the job that a message of another program's asks for: 60 bits of the hash of the
+    /// message's own id, so that a message that is received twice is one job.
+    pub fn of_message(message: &str) -> Self {
+        let hash = Sha256::digest(format!("haul:message:{message}"));
+        Self(hash.iter().take(12).map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
     }
 }
 

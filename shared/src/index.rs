@@ -14,6 +14,8 @@
 //!
 //! The body of a marker is a [`Summary`]: what a listing shows without reading any log.
 
+use std::time::Duration;
+
 use chrono::NaiveDate;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -23,7 +25,7 @@ use crate::{
     job::Priority,
     log::{Job, Outcome, OutputSize, Phase, State},
     record::{self, RecordError},
-    store::{Key, Store, StoreError},
+    store::{Created, Key, Listed, Store, StoreError},
 };
 
 /// Where a job stands, as far as the index says.
@@ -103,6 +105,24 @@ pub struct Marker {
     pub shelf: Shelf,
     /// Whose it is.
     pub job: JobId,
+}
+
+/// A marker, and when it was last written by the store's own clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aged {
+    /// The marker.
+    pub marker: Marker,
+    /// When; to be compared with nothing but other times of the same store.
+    pub modified: Timestamp,
+}
+
+/// The two ways in which a job waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// In the store.
+    Parked,
+    /// In its lane's queue.
+    Sent,
 }
 
 /// What listings show of a job.
@@ -190,6 +210,11 @@ impl Summary {
     }
 }
 
+/// How old a marker must be, by the store's own clock, before anybody but the writer of its next log
+/// entry may take it for one that leads nowhere: whoever makes a marker writes that entry within
+/// milliseconds, or, where that took longer than half of this, makes the marker again.
+pub const GRACE: Duration = Duration::from_secs(300);
+
 /// The index of a fleet.
 #[derive(Debug, Clone)]
 pub struct Index {
@@ -221,6 +246,18 @@ impl Index {
         self.store.put(&shelf.key(&summary.id), record::write(summary)).await
     }
 
+    /// Puts a job on a shelf if it is not there yet. True if it was not; of many callers one is told so.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn create(&self, shelf: &Shelf, summary: &Summary) -> Result<bool, StoreError> {
+        let body = record::write(summary);
+        Ok(match self.store.create(&shelf.key(&summary.id), body).await? {
+            Created::New => true,
+            Created::Exists(_) => false,
+        })
+    }
+
     /// Takes a job from a shelf; that it is not there is no error. Only after it was put on its
     /// next one.
     ///
@@ -228,6 +265,49 @@ impl Index {
     /// [`StoreError`]
     pub async fn remove(&self, shelf: &Shelf, job: &JobId) -> Result<(), StoreError> {
         self.store.delete(&shelf.key(job)).await
+    }
+
+    /// The markers of one lane's shelf of those that wait, of one team or of all, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn shelf(
+        &self,
+        kind: Waits,
+        lane: &LaneId,
+        team: Option<&Team>,
+    ) -> Result<Vec<Aged>, StoreError> {
+        let kind = match kind {
+            Waits::Parked => "parked",
+            Waits::Sent => "sent",
+        };
+        let team = team.map(|team| format!("/{team}")).unwrap_or_default();
+        self.aged(&format!("index/{kind}/{lane}{team}")).await
+    }
+
+    /// The markers of a node's shelf, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn held_shelf(&self, node: &NodeId) -> Result<Vec<Aged>, StoreError> {
+        self.aged(&format!("index/held/{node}")).await
+    }
+
+    async fn aged(&self, prefix: &str) -> Result<Vec<Aged>, StoreError> {
+        let listed = self.store.list_objects(prefix).await?;
+        let aged =
+            |object: &Listed| Some(Aged { marker: Shelf::read(&object.key)?, modified: object.modified });
+        let mut markers: Vec<Aged> = listed.iter().filter_map(aged).collect();
+        markers.sort_by(|a, b| (a.modified, &a.marker).cmp(&(b.modified, &b.marker)));
+        Ok(markers)
+    }
+
+    /// The nodes that have a shelf.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn holders(&self) -> Result<Vec<NodeId>, StoreError> {
+        Ok(self.store.list_names("index/held").await?.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     async fn markers(&self, prefix: &str) -> Result<Vec<Marker>, StoreError> {

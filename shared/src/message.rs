@@ -25,6 +25,9 @@ pub struct Message {
     /// What it runs; left out where it makes the message too large, and then read from the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<Box<JobSpec>>,
+    /// Nobody but its author's own process runs it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub local: bool,
     /// When it was submitted.
     pub submitted_at: Timestamp,
     /// Since when it waits.
@@ -62,6 +65,7 @@ impl Message {
             job: job.id.clone(),
             seq: job.next,
             spec: fits.then(|| Box::new(job.spec.clone())),
+            local: job.local,
             submitted_at: job.submitted_at,
             since: *since,
             attempt: job.attempt,
@@ -92,6 +96,7 @@ impl Message {
             id: self.job,
             spec: *self.spec?,
             lane: lane.clone(),
+            local: self.local,
             submitted_at: self.submitted_at,
             tally: self.tally,
             attempt: self.attempt,
@@ -118,6 +123,7 @@ mod tests {
             id: JobId::new("j").expect("valid"),
             lane: Needs::of(&spec).lane_id(),
             spec,
+            local: false,
             submitted_at: now,
             tally: Tally { charged: 1, ..Tally::default() },
             attempt: Some(Attempt(3)),

@@ -28,6 +28,10 @@ pub struct NodeRecord {
     pub at: Timestamp,
     /// How far apart beats are.
     pub beat: Span,
+    /// After so long without a beat others may take over its jobs. What the node itself goes by,
+    /// also while the fleet's settings are being changed.
+    #[serde(default = "default_lease")]
+    pub lease: Span,
     /// Whether it takes jobs.
     pub mode: Mode,
     /// Why it takes none although it would, such as a failing check.
@@ -54,6 +58,10 @@ pub struct NodeRecord {
     pub engine: Option<String>,
     /// This program's version.
     pub haul: String,
+}
+
+fn default_lease() -> Span {
+    Span::secs(180)
 }
 
 /// Whether a node takes jobs.
@@ -165,8 +173,14 @@ impl NodeRecord {
     /// The form that this program writes, and the newest that it reads.
     pub const VERSION: u32 = 1;
 
-    fn key(node: &NodeId) -> Key {
+    /// Where a node's record lies.
+    pub fn key(node: &NodeId) -> Key {
         Key::new(format!("nodes/{node}.json"))
+    }
+
+    /// The node whose record lies there.
+    pub fn name_of(key: &Key) -> Option<NodeId> {
+        key.name().strip_suffix(".json")?.parse().ok()
     }
 
     /// Writes the record.

@@ -36,6 +36,15 @@ impl<'w> Agent<'w> {
         self.world.path(&format!("state-{}", self.name))
     }
 
+    /// Starts the guard of its containers, which lives until it is dropped.
+    pub fn guard(&self) -> Guard {
+        let log = self.world.path(&format!("{}.guard.log", self.name));
+        let log = File::options().create(true).append(true).open(log).expect("opened");
+        let mut command = self.world.command(["guard", "--state-dir"]);
+        command.arg(self.state_dir()).stderr(log);
+        Guard(command.spawn().expect("haul starts"))
+    }
+
     /// What it has said so far.
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.world.path(&format!("{}.log", self.name))).unwrap_or_default()
@@ -87,6 +96,16 @@ impl<'w> Agent<'w> {
         let mut process = self.process.take().expect("running");
         signal(process.id(), Signal::TERM);
         eventually("the agent ends", || process.try_wait().expect("asked")).code().unwrap_or(-1)
+    }
+}
+
+/// A guard that runs.
+pub struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        signal(self.0.id(), Signal::KILL);
+        let _ = self.0.wait();
     }
 }
 

@@ -4,9 +4,16 @@ use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
 };
 
 use serde_json::Value;
+use shared::{
+    clock::SystemClock,
+    fleet::{self, Settings},
+    queue::Queue,
+    store::Store,
+};
 use tempfile::TempDir;
 
 use crate::{engine, eventually};
@@ -82,6 +89,33 @@ impl World {
     /// A fleet on the machine's own engine.
     pub fn new() -> Self {
         Self { dir: tempfile::tempdir().expect("temporary directory"), engine: None }
+    }
+
+    /// A fleet with these settings, on the machine's own engine.
+    pub fn with_settings(settings: Settings) -> Self {
+        let world = Self::new();
+        world.wait_for(async {
+            let url = world.fleet().parse().expect("a URL");
+            let store = Store::open(&url).expect("opens");
+            fleet::create(&store, settings).await.expect("made");
+        });
+        world
+    }
+
+    /// Empties all queues of the fleet.
+    pub fn purge(&self) {
+        self.wait_for(async {
+            let url = self.fleet().parse().expect("a URL");
+            let fleet = fleet::Fleet::open(&url, Arc::new(SystemClock)).await.expect("opens");
+            for name in fleet.queue.list().await.expect("listed") {
+                fleet.queue.purge(&name).await.expect("purged");
+            }
+        });
+    }
+
+    fn wait_for<T>(&self, work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(work)
     }
 
     /// A fleet on another engine.

@@ -27,6 +27,12 @@ const MISFIT_DELAY: Duration = Duration::from_secs(2);
 /// How long a host leaves a job to others after its last attempt failed here.
 const AVOID_FOR: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
 
+/// How many other nodes are looked at to find one that a job fits.
+const ASKED: usize = 8;
+
+/// How soon a job is offered again to a node that is still tidying up after its last attempt.
+const SETTLING_DELAY: Duration = Duration::from_secs(1);
+
 /// What is to be done with a message.
 enum Verdict {
     /// The job is ours to claim.
@@ -103,6 +109,7 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
     Ok(match node.ledger.take(&id, job.next_attempt(), &job.spec, job.memory()) {
         Take::Given(holding) => Verdict::Claim(Box::new(job), holding),
         Take::Already => Verdict::Stale,
+        Take::Settling => Verdict::Later(SETTLING_DELAY),
         // The next beat's look at it is soon enough; another agent may have it meanwhile.
         Take::Refused(why) => {
             let delay = if why.iter().all(|why| matches!(why, Misfit::Busy { .. } | Misfit::Slots { .. })) {
@@ -120,16 +127,16 @@ fn refuse(node: &Node, lane: &LaneId, job: &JobId, why: Vec<Misfit>) {
     node.ledger.refuse(lane, Refusal { at: node.clock.now(), job: Some(job.clone()), why });
 }
 
-/// Whether some other live node could run the job, now or once it has room.
+/// Whether some other live node could run the job, now or once it has room, as far as a few drawn at
+/// random tell.
 async fn another_fits(node: &Node, job: &Job) -> bool {
     use shared::{
         lane::{Fit, Needs, fit},
         node::{Mode, NodeRecord},
     };
     let store = &node.fleet.store;
-    let Ok(names) = NodeRecord::names(store).await else { return false };
-    for name in names.iter().filter(|name| **name != node.id) {
-        let Ok(Some(record)) = NodeRecord::read(store, name).await else { continue };
+    for name in node.members.draw(ASKED, &node.id, &node.chance) {
+        let Ok(Some(record)) = NodeRecord::read(store, &name).await else { continue };
         let alive =
             record.mode == Mode::Ready && !record.is_silent(node.clock.now(), node.fleet.settings().lease);
         if alive && !matches!(fit(&Needs::of(&job.spec), &record.offer), Fit::Never(_)) {
@@ -163,15 +170,23 @@ async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, re
         node.ledger.give_back(&job.id);
         return delete(&node, &lane, &received).await;
     }
+    let (proven, began) = (node.fence.epoch(), node.clock.elapsed());
     insist("the job's marker", || node.index.add(&job)).await;
     match insist("the claim", || node.log.create(&job.id, &entry)).await {
         Put::Won => {
             tracing::info!(%lane, gpus, "claimed");
             let tidy = async {
                 delete(&node, &lane, &received).await;
+                if node.clock.elapsed().saturating_sub(began) > shared::index::GRACE / 2 {
+                    // A sweep may have taken it for one that leads nowhere.
+                    insist("the job's marker", || node.index.add(&job)).await;
+                }
                 insist("the job's old marker", || node.index.remove(&before, &job.id)).await;
+                if !job.local {
+                    release(&node, &job).await;
+                }
             };
-            futures::join!(tidy, execute::run(node.clone(), job.clone(), Stage::Claimed));
+            futures::join!(tidy, execute::run(node.clone(), job.clone(), Stage::Claimed, proven));
         }
         Put::Lost => {
             tracing::debug!(%lane, "the message was stale");
@@ -179,6 +194,13 @@ async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, re
             delete(&node, &lane, &received).await;
             node.ledger.give_back(&job.id);
         }
+    }
+}
+
+/// The team's next parked job takes the place that this one has left in the lane's queue.
+async fn release(node: &Node, job: &Job) {
+    if let Err(error) = node.window().release(&job.lane, &job.spec.team, 1).await {
+        tracing::debug!(error = %Chain(&error), "the team's next job is left to the sweep");
     }
 }
 

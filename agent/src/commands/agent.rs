@@ -7,10 +7,10 @@ use clap::ArgMatches;
 
 use super::Context;
 use crate::{
-    cli::{Agent, AgentCommand, Drain},
+    cli::{Agent, AgentCommand, Drain, Guard},
     config::{self, AgentFlags, Effective, HostFlags},
     control::{self, Request},
-    daemon,
+    daemon, guard,
     render::{self, Table},
 };
 
@@ -54,6 +54,12 @@ fn state_dir(given: Option<PathBuf>) -> Result<PathBuf> {
         AgentFlags { host: HostFlags { state_dir: given, ..HostFlags::default() }, ..AgentFlags::default() };
     let (config, _) = config::resolve(None, flags, &|_| None)?;
     Ok(config.state_dir)
+}
+
+/// `haul guard`
+pub async fn guard(args: Guard) -> Result<ExitCode> {
+    guard::run(&state_dir(args.state_dir)?, args.engine).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `haul drain`

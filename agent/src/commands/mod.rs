@@ -74,7 +74,11 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
     let context = Context { fleet: cli.fleet, out: Out::new(cli.color) };
     let sub = |name: &str| matches.subcommand_matches(name).expect("this subcommand was given");
     // The agent talks; other commands speak up only when something is wrong.
-    let is_agent = matches!(&cli.command, Command::Agent(agent) if agent.command.is_none() && !agent.check);
+    let is_agent = match &cli.command {
+        Command::Agent(agent) => agent.command.is_none() && !agent.check,
+        Command::Guard(_) => true,
+        _ => false,
+    };
     telemetry::start(if is_agent { LevelFilter::INFO } else { LevelFilter::WARN }, is_agent);
     match cli.command {
         Command::Run(args) => run::run(&context, args, sub("run")).await,
@@ -86,6 +90,7 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
         Command::Cancel(args) => jobs::cancel(&context, &args).await,
         Command::Retry(args) => jobs::retry(&context, &args).await,
         Command::Agent(args) => agent::run(&context, args, sub("agent")).await,
+        Command::Guard(args) => agent::guard(args).await,
         Command::Drain(args) => agent::drain(&args).await,
         Command::Nodes(args) => fleet::nodes(&context, &args).await,
         Command::Lanes(args) => fleet::lanes(&context, &args).await,

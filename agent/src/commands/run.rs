@@ -20,10 +20,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, agent::source, author, job, logs, progress};
 use crate::{
-    claim,
+    beat, claim,
     cli::Run,
     config::{self, AgentFlags},
-    daemon,
+    daemon, fence,
     node::Node,
     runs,
     task::Tasks,
@@ -48,14 +48,18 @@ pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<E
     tidying.spawn("tidy", runs::tidy(host, shared_fleet, clock.clone()));
     let node = daemon::open(config, fleet, clock).await?;
     can_run(&node, &spec)?;
-    let claims = Tasks::default();
-    client.submit(spec, Some(id.clone())).await?;
+    let (claims, tasks) = (Tasks::default(), Tasks::default());
+    tasks.spawn("beat", beat::run(node.clone()));
+    tasks.spawn("fence", fence::watch(node.clone()));
+    client.submit_local(spec, id.clone()).await?;
     claims.spawn("claims", claim::run(node.clone()));
     claims.spawn("pulls", progress::pulls(node.clone()));
     let code = follow(context, &client, &node, &id).await;
     claims.halt().await;
     node.attempts.finished().await;
     tidying.halt().await;
+    tasks.halt().await;
+    beat::forget(&node).await;
     leave(&node, &state_dir, &id);
     code
 }

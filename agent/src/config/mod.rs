@@ -57,6 +57,8 @@ pub struct AgentConfig {
     pub disk_floor: Size,
     /// How much output of one container the engine keeps on disk.
     pub log_limit: Size,
+    /// It takes no job but its own process's; set by `haul run` alone.
+    pub private: bool,
 }
 
 /// A host directory that jobs may mount.

@@ -233,6 +233,7 @@ pub fn resolve(
         ),
         disk_floor: p.pick("disk_floor", flags.disk_floor, file.disk_floor, || Size::GIB, text),
         log_limit: p.pick("log_limit", flags.host.log_limit, file.log_limit, || Size::GIB, text),
+        private: false,
         state_dir,
     };
     check(&config)?;

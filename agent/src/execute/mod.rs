@@ -20,17 +20,18 @@ pub mod outcome;
 use std::{fmt, sync::Arc};
 
 use outcome::{Ending, Reason};
-pub use owner::{Owner, gpus_of, labels_of};
+pub use owner::{Owner, freezes, gpus_of, labels_of};
 use shared::{
     id::Attempt,
-    log::{Ended, Event, Job, OutputSize, Started, next_step},
+    log::{Ended, Event, Job, OutputSize, Resumed, Started, next_step},
 };
 
 use crate::{
     engine::{Container, ContainerId, Engine, EngineError, GpuAccess, Plan},
+    fence::Epoch,
     node::Node,
     pace::Pace,
-    patience::insist,
+    patience::{Patience, insist},
 };
 
 /// Where an attempt is taken up.
@@ -64,6 +65,10 @@ enum Notice {
     Stop(Reason),
     /// The job is somebody else's by now.
     Lost,
+    /// This node may have been replaced: nothing may be done for the job until it is known.
+    Cut,
+    /// The job has proved to be this node's still.
+    Back,
 }
 
 /// The attempt is not ours any more.
@@ -76,16 +81,21 @@ struct Run {
     attempt: Attempt,
     beat: Pace,
     told: Option<Notice>,
+    /// The fence's epoch in which the job's log last proved to be this node's.
+    proven: Option<Epoch>,
+    /// Whether it was told that it is cut off, and not yet that it is back.
+    cut: bool,
 }
 
-/// Runs a job that this node holds until its attempt has ended and its marker is moved.
-pub async fn run(node: Arc<Node>, job: Job, stage: Stage) {
+/// Runs a job that this node holds until its attempt has ended and its marker is moved. `proven` is
+/// the fence's epoch as it was before the log said so.
+pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>) {
     let Some(attempt) = job.held().map(|claim| claim.attempt) else {
         tracing::error!(job = %job.id, "the job to run is not held; please report this as a bug");
         return;
     };
     let beat = Pace::after(node.fleet.clone(), |settings| settings.beat);
-    let mut run = Run { node: node.clone(), job, attempt, beat, told: None };
+    let mut run = Run { node: node.clone(), job, attempt, beat, told: None, proven, cut: false };
     let name = owner::container_name(&run.job.id, attempt);
     match run.live(stage, &name).await {
         Ok((ending, output)) => run.end(ending, output, &name).await,
@@ -96,6 +106,7 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage) {
         }
     }
     node.ledger.give_back(&run.job.id);
+    node.ledger.settled(&run.job.id);
 }
 
 /// Makes the container and starts it. One that an earlier run of the agent made, whose start may
@@ -143,9 +154,9 @@ impl Run {
         let plan = tokio::select! {
             // What is to stop is not prepared any further.
             biased;
-            notice = self.notice() => match notice {
-                Notice::Lost => return Err(Lost),
-                Notice::Stop(reason) => return Ok(Err(Ending::before_start(reason))),
+            notice = self.until_stopped() => match notice {
+                None => return Err(Lost),
+                Some(reason) => return Ok(Err(Ending::before_start(reason))),
             },
             plan = prepare => plan,
         };
@@ -153,6 +164,7 @@ impl Run {
             Ok(plan) => plan,
             Err(ending) => return Ok(Err(ending)),
         };
+        self.hold().await?;
         let engine = self.node.engine.clone();
         let started = match make_and_start(&*engine, &plan, name).await {
             // It knows by now what it may not do.
@@ -192,10 +204,43 @@ impl Run {
             };
             match log.append(&mut self.job, decide).await {
                 Ok(_) => break,
-                Err(error) => crate::patience::Patience::default().wait("the job's log", &error).await,
+                Err(error) => Patience::default().wait("the job's log", &error).await,
             }
         }
         if self.job.is_held_by(&node, attempt) { Ok(()) } else { Err(Lost) }
+    }
+
+    /// Waits until this node may act for the job: its lease holds, and the job's log has proved to
+    /// be its own since the lease was last begun. Safe to drop.
+    async fn hold(&mut self) -> Result<(), Lost> {
+        loop {
+            let epoch = self.node.fence.opened().await;
+            if self.proven == Some(epoch) {
+                return Ok(());
+            }
+            let (log, node, attempt) = (self.node.log.clone(), self.node.id.clone(), self.attempt);
+            let incarnation = self.node.incarnation.clone();
+            let decide = |job: &Job| {
+                let resumed = Resumed { attempt, incarnation: incarnation.clone() };
+                job.is_held_by(&node, attempt).then_some(Event::Resumed(resumed))
+            };
+            match log.append(&mut self.job, decide).await {
+                Ok(Some(_)) => self.proven = Some(epoch),
+                Ok(None) => return Err(Lost),
+                Err(error) => Patience::default().wait("the job's log", &error).await,
+            }
+        }
+    }
+
+    /// Why the attempt is to stop, or `None` where it is not ours any more. Safe to drop.
+    async fn until_stopped(&mut self) -> Option<Reason> {
+        loop {
+            match self.notice().await {
+                Notice::Stop(reason) => return Some(reason),
+                Notice::Lost => return None,
+                Notice::Cut | Notice::Back => {}
+            }
+        }
     }
 
     /// The next thing that the attempt is told. Safe to drop.
@@ -204,6 +249,15 @@ impl Run {
             if !self.job.is_held_by(&self.node.id, self.attempt) {
                 return Notice::Lost;
             }
+            if self.cut {
+                let held = self.hold().await;
+                self.cut = false;
+                return if held.is_ok() { Notice::Back } else { Notice::Lost };
+            }
+            let Some(epoch) = self.proven.filter(|epoch| self.node.fence.epoch() == Some(*epoch)) else {
+                self.cut = true;
+                return Notice::Cut;
+            };
             let news = match self.told {
                 None if self.job.cancel_requested.is_some() => Some(Notice::Stop(Reason::Cancelled)),
                 None if self.node.hand_back.is_cancelled() => Some(Notice::Stop(Reason::Preempted)),
@@ -216,6 +270,7 @@ impl Run {
             let told = self.told.is_some();
             tokio::select! {
                 biased;
+                () = self.node.fence.left(epoch) => {}
                 () = self.node.hand_back.cancelled(), if !told => {}
                 () = self.beat.tick() => {
                     let log = self.node.log.clone();
@@ -255,7 +310,7 @@ impl Run {
                 finished_at: ending.finished_at,
             })))
         };
-        let mut patience = crate::patience::Patience::default();
+        let mut patience = Patience::default();
         let ended = loop {
             match node.log.append(&mut self.job, decide).await {
                 Ok(ended) => break ended,
@@ -268,7 +323,7 @@ impl Run {
             tracing::info!(%outcome, exit_code, message, state = %self.job.phase(), "ended");
         }
         // From here on the log gives the GPUs to nobody.
-        node.ledger.give_back(&self.job.id);
+        node.ledger.settle(&self.job.id);
         let remove = insist("the container's removal", || node.engine.remove(name));
         futures::join!(settle::settle(&node, &self.job, attempt), remove);
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use shared::{
     id::{Attempt, GpuUuid, JobId, NodeId},
+    job::OnIsolation,
     node::Share,
     units::Size,
 };
@@ -22,6 +23,7 @@ const GPUS: &str = "haul.gpus";
 const CPUS: &str = "haul.cpus";
 const MEMORY: &str = "haul.memory";
 const IMAGE: &str = "haul.image";
+const ON_ISOLATION: &str = "haul.on-isolation";
 
 /// Whose a container is.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +34,8 @@ pub struct Owner {
     pub attempt: Attempt,
     /// What it was given.
     pub holding: Holding,
+    /// What becomes of it when its node is cut off.
+    pub on_isolation: OnIsolation,
 }
 
 /// The labels that all containers of a node carry.
@@ -50,6 +54,20 @@ pub fn image_of(container: &Container) -> &str {
     container.labels.get(IMAGE).map_or("", String::as_str)
 }
 
+fn on_isolation(container: &Container) -> OnIsolation {
+    match container.labels.get(ON_ISOLATION).map(String::as_str) {
+        Some("continue") => OnIsolation::Continue,
+        Some("stop") => OnIsolation::Stop,
+        // What says nothing is frozen, which loses nothing.
+        _ => OnIsolation::Freeze,
+    }
+}
+
+/// Whether a container is to be paused when its node is cut off and its agent does not act.
+pub fn freezes(container: &Container) -> bool {
+    on_isolation(container) != OnIsolation::Continue
+}
+
 impl Owner {
     /// The labels of a container of this owner; `claim` names the run of the agent that made it,
     /// `image` what runs in it, exactly.
@@ -61,6 +79,7 @@ impl Owner {
             (CLAIM, claim.to_owned()),
             (IMAGE, image.to_owned()),
             (GPUS, uuids.join(",")),
+            (ON_ISOLATION, self.on_isolation.as_str().to_owned()),
             (CPUS, self.holding.share.cpus.to_string()),
             (MEMORY, self.holding.share.memory.bytes().to_string()),
         ];
@@ -76,7 +95,8 @@ impl Owner {
             memory: Size(label(MEMORY).and_then(|text| text.parse().ok()).unwrap_or_default()),
         };
         let holding = Holding { attempt, gpus: gpus_of(container), share };
-        Some(Self { job: label(JOB)?.parse().ok()?, attempt, holding })
+        let on_isolation = on_isolation(container);
+        Some(Self { job: label(JOB)?.parse().ok()?, attempt, holding, on_isolation })
     }
 }
 

@@ -49,7 +49,7 @@ pub async fn prepare(node: Arc<Node>, job: Job, attempt: Attempt) -> Result<Plan
     binds.push(Bind { source: dirs.checkpoint, target: CHECKPOINT.into(), read_only: false });
     let memory = job.memory();
     let holding = Holding { attempt, gpus: gpus.clone(), share: Share::of(spec, memory) };
-    let owner = Owner { job: job.id.clone(), attempt, holding };
+    let owner = Owner { job: job.id.clone(), attempt, holding, on_isolation: spec.on_isolation };
     let fleet = node.fleet.store.url().as_str();
     Ok(Plan {
         name: container_name(&job.id, attempt).to_string(),

@@ -21,21 +21,28 @@ const LONGEST_DELAY: Duration = Duration::from_secs(900);
 /// Moves a job that this node held to where its log says that it is.
 pub async fn settle(node: &Node, job: &Job, attempt: Attempt) {
     match &job.state {
-        State::Queued { not_before, .. } => {
-            insist("the job's marker", || node.index.add(job)).await;
-            send(node, job, delay(*not_before, node.clock.now())).await;
-        }
-        State::Done { phase, .. } => {
-            if *phase == Phase::Succeeded
-                && let Err(error) = node.outputs.link_latest(&job.id, attempt).await
-            {
+        State::Done { phase: Phase::Succeeded, .. } => {
+            if let Err(error) = node.outputs.link_latest(&job.id, attempt).await {
                 tracing::warn!(error, "the link to the latest output is missing");
             }
             insist("the job's marker", || node.index.add(job)).await;
         }
+        State::Done { .. } => insist("the job's marker", || node.index.add(job)).await,
+        State::Queued { .. } => {
+            insist("the job's marker", || node.index.add(job)).await;
+            send(node, job).await;
+        }
         State::Held(_) => {}
     }
     leave(node, job).await;
+}
+
+/// Moves a job that another node held, and that this one has just ended, to where its log says that
+/// it is. The message goes last: whoever claims by it makes a new marker, perhaps on the same shelf.
+pub async fn settle_from(node: &Node, job: &Job, shelf: &Shelf) {
+    insist("the job's marker", || node.index.add(job)).await;
+    insist("the job's marker", || node.index.remove(shelf, &job.id)).await;
+    send(node, job).await;
 }
 
 /// Takes the job from this node's shelf, unless it is still held here.
@@ -47,8 +54,10 @@ pub async fn leave(node: &Node, job: &Job) {
     insist("the job's marker", || node.index.remove(&shelf, &job.id)).await;
 }
 
-async fn send(node: &Node, job: &Job, delay: Duration) {
+/// Sends the message of a job that waits.
+pub async fn send(node: &Node, job: &Job) {
     let Some(message) = Message::of(job) else { return };
+    let delay = delay(message.not_before, node.clock.now());
     let outgoing = Outgoing::new(job.spec.team.clone(), message.to_body());
     let queue = QueueName::from(&job.lane);
     insist("the job's message", async || -> Result<(), QueueError> {

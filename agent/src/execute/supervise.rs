@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use shared::{id::Timestamp, log::OutputSize, output::Chunks};
+use shared::{id::Timestamp, job::OnIsolation, log::OutputSize, output::Chunks};
 use tokio::sync::watch;
 
 use super::{
@@ -12,7 +12,8 @@ use super::{
     owner,
 };
 use crate::{
-    engine::{Container, ContainerId, Engine, EngineError, Exit},
+    engine::{Container, ContainerId, ContainerState, Engine, EngineError, Exit},
+    patience::insist,
     ship::Shipper,
 };
 
@@ -37,6 +38,11 @@ impl Run {
         };
         // Output is shipped only after this stands in the log.
         let fresh = self.job.held().is_some_and(|claim| claim.started.is_none());
+        if container.state == ContainerState::Paused || self.node.fence.epoch() != self.proven {
+            self.freeze(id).await;
+            self.hold().await?;
+            self.thaw(id).await;
+        }
         self.started(&container).await?;
         tracing::info!(container = container.name, image = owner::image_of(&container), "running");
         let (exited, has_exited) = watch::channel(false);
@@ -70,10 +76,16 @@ impl Run {
                     stop = futures::future::pending().boxed();
                     None
                 }
-                () = &mut limits => Some(Reason::TimedOut),
+                // To stop a container thaws it, which is not ours to do while we are cut off.
+                () = &mut limits, if !self.cut => Some(Reason::TimedOut),
                 notice = self.notice() => match notice {
                     Notice::Lost => return Err(Lost),
                     Notice::Stop(reason) => Some(reason),
+                    Notice::Cut => self.freeze(id).await,
+                    Notice::Back => {
+                        self.thaw(id).await;
+                        None
+                    }
                 },
             };
             if let (Some(reason), None, None) = (reason, asked, &found) {
@@ -85,6 +97,39 @@ impl Run {
                 return Ok((ending(found, asked), output));
             }
         }
+    }
+
+    /// Does to the container what the job wants when its node is cut off; a reason where that is to
+    /// stop it.
+    async fn freeze(&self, id: &ContainerId) -> Option<Reason> {
+        match self.job.spec.on_isolation {
+            OnIsolation::Continue => None,
+            OnIsolation::Stop => Some(Reason::Preempted),
+            OnIsolation::Freeze => {
+                tracing::warn!("frozen: this node is cut off, and the job may be given to another");
+                self.pause(id, true).await;
+                None
+            }
+        }
+    }
+
+    async fn thaw(&self, id: &ContainerId) {
+        if self.job.spec.on_isolation == OnIsolation::Freeze {
+            tracing::info!("thawed: the job is still this node's");
+            self.pause(id, false).await;
+        }
+    }
+
+    async fn pause(&self, id: &ContainerId, pause: bool) {
+        let engine = &self.node.engine;
+        insist("the container's pause", || async move {
+            let done = if pause { engine.pause(id).await } else { engine.unpause(id).await };
+            match done {
+                Err(EngineError::NoSuchContainer { .. }) => Ok(()),
+                done => done,
+            }
+        })
+        .await;
     }
 
     /// Warns the container when its time is nearly up, and ends when it is.

@@ -34,6 +34,8 @@ const PARALLEL: usize = 16;
 /// Takes up what an earlier run left. Returns when all of it is decided; adopted jobs run on in
 /// [`Node::attempts`].
 pub async fn recover(node: &Arc<Node>) {
+    // Where the earlier run's lease still holds, nobody can have begun to replace this node.
+    let proven = node.fence.epoch();
     let labels = labels_of(node.fleet.store.url().as_str(), &node.id);
     let containers = insist("the list of containers", || node.engine.list(&labels)).await;
     let shelf: BTreeSet<JobId> = insist("the index", || node.index.held_by(&node.id))
@@ -52,7 +54,7 @@ pub async fn recover(node: &Arc<Node>) {
             // The claim may have been cut off before it took the job from where it waited.
             let waited = Shelf::Sent { lane: job.lane.clone(), team: job.spec.team.clone() };
             insist("the job's old marker", || owner.index.remove(&waited, &job.id)).await;
-            execute::run(owner.clone(), job, stage).await;
+            execute::run(owner.clone(), job, stage, proven).await;
         };
         node.attempts.spawn("attempt", task.instrument(span));
     }

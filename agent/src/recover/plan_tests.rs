@@ -60,6 +60,7 @@ fn job(name: &str, was: Was) -> Job {
     let mut events = vec![Event::Submitted(Box::new(Submitted {
         spec: JobSpec::new("i"),
         lane: LaneId::new("l").expect("valid"),
+        local: false,
     }))];
     match was {
         Was::Queued => {}
@@ -85,7 +86,8 @@ fn job(name: &str, was: Was) -> Job {
 
 fn container(name: &str, attempt: u32, state: ContainerState) -> Container {
     let holding = Holding { attempt: Attempt(attempt), gpus: vec![], share: Share::default() };
-    let owner = Owner { job: id(name), attempt: Attempt(attempt), holding };
+    let on_isolation = shared::job::OnIsolation::Freeze;
+    let owner = Owner { job: id(name), attempt: Attempt(attempt), holding, on_isolation };
     Container {
         id: ContainerId::new(format!("{name}-{attempt}")),
         name: format!("haul-{name}-{attempt}"),

@@ -124,6 +124,7 @@ fn event(out: Out, entry: &Entry) -> String {
             let container: String = started.container.chars().take(12).collect();
             format!("{name} container {container} of {}", started.image)
         }
+        Event::Resumed(_) => format!("{name} by {by}, which had been cut off"),
         Event::Ended(ended) => {
             let code = ended.exit_code.map_or_else(String::new, |code| format!(", exit code {code}"));
             let ran =

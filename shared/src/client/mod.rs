@@ -29,6 +29,7 @@ use crate::{
     output::OutputError,
     queue::{Outgoing, Queue, QueueError, QueueName},
     store::{Key, StoreError},
+    window::{Window, WindowError},
 };
 
 /// Why a request failed.
@@ -66,6 +67,9 @@ pub enum ClientError {
         /// Whom it fits.
         found: Vec<JobId>,
     },
+    /// A parked job could not be sent; the fleet's sweep will.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// The id is taken by a different job.
     #[error("the id {0} is taken by a different job; choose another, or leave it to haul")]
     IdInUse(JobId),
@@ -144,6 +148,10 @@ impl Client {
 
     fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    fn window(&self) -> Window {
+        Window::new(self.fleet.clone(), self.log.clone())
     }
 
     async fn job(&self, id: &JobId) -> Result<Job, ClientError> {

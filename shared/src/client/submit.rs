@@ -3,10 +3,10 @@
 use super::{Client, ClientError, lane_key};
 use crate::{
     id::{JobId, Seq},
-    index::{Shelf, Summary},
+    index::{GRACE, Shelf, Summary},
     job::JobSpec,
     lane::{Lane, LaneError, Needs},
-    log::{Event, Job, OutputSize, Phase, Put, Submitted},
+    log::{Event, Job, LogError, OutputSize, Phase, Put, Submitted},
     record,
     store::Created,
 };
@@ -29,20 +29,57 @@ impl Client {
     /// [`ClientError::IdInUse`] where another job has the id; [`ClientError`] otherwise. After an
     /// error other than that the job may exist, and submitting again under the same id is safe.
     pub async fn submit(&self, spec: JobSpec, id: Option<JobId>) -> Result<Submission, ClientError> {
+        self.submit_as(spec, id, false).await
+    }
+
+    /// Submits a job that nobody but this process runs, for as long as it lives.
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub async fn submit_local(&self, spec: JobSpec, id: JobId) -> Result<Submission, ClientError> {
+        self.submit_as(spec, Some(id), true).await
+    }
+
+    async fn submit_as(
+        &self,
+        spec: JobSpec,
+        id: Option<JobId>,
+        local: bool,
+    ) -> Result<Submission, ClientError> {
         let given = id.is_some();
         let id = id.unwrap_or_else(|| self.chance.job_id());
         if given && let Some(job) = self.log.read(&id).await? {
             return self.again(job, &spec).await;
         }
         let lane = self.ensure_lane(&spec).await?;
-        let shelf = Shelf::Sent { lane: lane.id.clone(), team: spec.team.clone() };
-        self.index.add_to(&shelf, &self.first_summary(&id, &spec, &lane)).await?;
-        let submitted = Submitted { spec: spec.clone(), lane: lane.id.clone() };
+        let (lane_id, team) = (lane.id.clone(), spec.team.clone());
+        let window = self.window();
+        let sent = Shelf::Sent { lane: lane_id.clone(), team: team.clone() };
+        let shelf = if local || window.room(&lane_id, &team).await? > 0 {
+            sent.clone()
+        } else {
+            Shelf::Parked { lane: lane_id.clone(), team: team.clone() }
+        };
+        let began = self.clock.elapsed();
+        let summary = self.first_summary(&id, &spec, &lane);
+        self.index.add_to(&shelf, &summary).await?;
+        let submitted = Submitted { spec: spec.clone(), lane: lane_id.clone(), local };
         let entry = self.log.draft(Seq::FIRST, Event::Submitted(Box::new(submitted)));
         match self.log.create(&id, &entry).await? {
             Put::Won => {
-                let job = Job::begin(id, &entry).map_err(crate::log::LogError::from)?;
-                self.send(&job).await?;
+                let job = Job::begin(id, &entry).map_err(LogError::from)?;
+                if self.clock.elapsed().saturating_sub(began) > GRACE / 2 {
+                    // A sweep may have taken it for one that leads nowhere.
+                    self.index.add_to(&shelf, &summary).await?;
+                }
+                if shelf == sent {
+                    self.send(&job).await?;
+                } else {
+                    let room = window.room(&lane_id, &team).await?;
+                    if room > 0 {
+                        window.release(&lane_id, &team, 1).await?;
+                    }
+                }
                 Ok(Submission { job, new: true })
             }
             Put::Lost => {

@@ -11,8 +11,8 @@ mod validate;
 
 pub use parse::{Format, SpecError, parse, parse_value};
 pub use spec::{
-    Arch, ComputeCapability, CudaVersion, EnvName, EnvValue, JobSpec, Mount, Placement, Priority, Pull,
-    Resources, SecretName, Version2,
+    Arch, ComputeCapability, CudaVersion, EnvName, EnvValue, JobSpec, Mount, OnIsolation, Placement,
+    Priority, Pull, Resources, SecretName, Version2,
 };
 pub use validate::{Fault, MAX_SPEC, validate};
 

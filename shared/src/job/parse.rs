@@ -126,6 +126,7 @@ fn read_job(value: Value, faults: &mut Vec<Fault>) -> Option<JobSpec> {
         grace: fields.or("grace", defaults.grace),
         retries: fields.or("retries", defaults.retries),
         retry_memory: fields.optional("retry_memory"),
+        on_isolation: fields.or("on_isolation", defaults.on_isolation),
         pull: fields.or("pull", defaults.pull),
         resources: fields.table("resources", read_resources).unwrap_or_default(),
         placement: fields.table("placement", read_placement).unwrap_or_default(),

@@ -64,6 +64,10 @@ pub struct JobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10))]
     pub retry_memory: Option<f64>,
+    /// What becomes of its container when its node is cut off from the store for so long that the
+    /// job may be given to another.
+    #[serde(default, skip_serializing_if = "OnIsolation::is_default")]
+    pub on_isolation: OnIsolation,
     /// When the image is fetched from its registry.
     #[serde(default)]
     pub pull: Pull,
@@ -104,6 +108,7 @@ impl JobSpec {
             grace: default_grace(),
             retries: 0,
             retry_memory: None,
+            on_isolation: OnIsolation::default(),
             pull: Pull::default(),
             resources: Resources::default(),
             placement: Placement::default(),
@@ -221,6 +226,34 @@ impl Priority {
 impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+/// What becomes of a container whose node is cut off from the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnIsolation {
+    /// It is paused, and goes on when the node is back and the job is still its own.
+    #[default]
+    Freeze,
+    /// It runs on, though a second copy may run elsewhere: for services, whose copies do no harm.
+    Continue,
+    /// It is stopped, with SIGTERM and after `grace` SIGKILL.
+    Stop,
+}
+
+impl OnIsolation {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Freeze => "freeze",
+            Self::Continue => "continue",
+            Self::Stop => "stop",
+        }
     }
 }
 

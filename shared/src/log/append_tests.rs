@@ -24,7 +24,7 @@ async fn submit(log: &Log) -> JobId {
     let id = JobId::new("j").expect("valid");
     let spec = JobSpec::new("i");
     let lane = Needs::of(&spec).lane_id();
-    let entry = log.draft(Seq::FIRST, Event::Submitted(Box::new(Submitted { spec, lane })));
+    let entry = log.draft(Seq::FIRST, Event::Submitted(Box::new(Submitted { spec, lane, local: false })));
     assert_eq!(log.create(&id, &entry).await.expect("answered"), Put::Won);
     id
 }

@@ -65,6 +65,8 @@ pub enum Event {
     Claimed(Claimed),
     /// Its container runs.
     Started(Started),
+    /// Its node was cut off for so long that it might have been replaced, is back, and goes on.
+    Resumed(Resumed),
     /// An attempt is over.
     Ended(Box<Ended>),
     /// Somebody wants a claimed job to stop; its node does so.
@@ -84,6 +86,7 @@ impl Event {
             Self::Submitted(_) => "submitted",
             Self::Claimed(_) => "claimed",
             Self::Started(_) => "started",
+            Self::Resumed(_) => "resumed",
             Self::Ended(_) => "ended",
             Self::CancelRequested(_) => "cancel requested",
             Self::Cancelled => "cancelled",
@@ -100,6 +103,9 @@ pub struct Submitted {
     pub spec: JobSpec,
     /// The lane of its needs.
     pub lane: LaneId,
+    /// Nobody but its author's own process runs it, and only while that lives (`haul run`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub local: bool,
 }
 
 /// A node has taken the job.
@@ -127,6 +133,17 @@ pub struct Started {
     pub image: String,
     /// When the engine started it.
     pub started_at: Timestamp,
+}
+
+/// A node that was cut off past its fence deadline goes on with the job. It may do so only once
+/// this stands in the log: a node that takes the job over writes at the same position, so of the
+/// two one wins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// Which try goes on.
+    pub attempt: Attempt,
+    /// Which run of the node's agent has it from now on.
+    pub incarnation: Incarnation,
 }
 
 /// An attempt is over.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::event::{
-    Blame, Claimed, Ended, Entry, Event, Next, Outcome, OutputSize, Rejected, Started, Submitted,
+    Blame, Claimed, Ended, Entry, Event, Next, Outcome, OutputSize, Rejected, Resumed, Started, Submitted,
 };
 use crate::{
     id::{Attempt, GpuUuid, Incarnation, JobId, LaneId, NodeId, Seq, Timestamp},
@@ -22,6 +22,8 @@ pub struct Job {
     pub spec: JobSpec,
     /// Where its messages go.
     pub lane: LaneId,
+    /// Nobody but its author's own process runs it.
+    pub local: bool,
     /// When it was submitted.
     pub submitted_at: Timestamp,
     /// What its ended attempts were charged to.
@@ -215,11 +217,12 @@ impl Job {
         let Event::Submitted(submitted) = &entry.event else {
             return Err(FoldError::NoBeginning { job: id, event: entry.event.name() });
         };
-        let Submitted { spec, lane } = submitted.as_ref();
+        let Submitted { spec, lane, local } = submitted.as_ref();
         Ok(Self {
             id,
             spec: spec.clone(),
             lane: lane.clone(),
+            local: *local,
             submitted_at: entry.at,
             tally: Tally::default(),
             attempt: None,
@@ -266,6 +269,11 @@ impl Job {
             {
                 claim.started = Some(started.clone());
             }
+            (Event::Resumed(Resumed { attempt, incarnation }), State::Held(claim))
+                if claim.attempt == *attempt =>
+            {
+                claim.incarnation.clone_from(incarnation);
+            }
             (Event::Ended(ended), State::Held(claim)) if claim.attempt == ended.attempt => {
                 self.end(ended, entry.at);
             }
@@ -279,12 +287,14 @@ impl Job {
             (Event::Retried, State::Done { .. }) => {
                 self.tally = Tally::default();
                 self.cancel_requested = None;
+                self.local = false;
                 self.state = State::Queued { since: entry.at, not_before: None, avoid: None, last: None };
             }
             (
                 Event::Submitted(_)
                 | Event::Claimed(_)
                 | Event::Started(_)
+                | Event::Resumed(_)
                 | Event::Ended(_)
                 | Event::CancelRequested(_)
                 | Event::Cancelled

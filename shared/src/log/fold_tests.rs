@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     id::{JobName, Nonce, Team},
     lane::Needs,
-    log::{Author, CancelRequested, Policy, next_step},
+    log::{Author, CancelRequested, Policy, Resumed, next_step},
 };
 
 fn at(seconds: i64) -> Timestamp {
@@ -23,7 +23,7 @@ fn entry(seq: u64, event: Event) -> Entry {
 
 fn submitted(spec: JobSpec) -> Event {
     let lane = Needs::of(&spec).lane_id();
-    Event::Submitted(Box::new(Submitted { spec, lane }))
+    Event::Submitted(Box::new(Submitted { spec, lane, local: false }))
 }
 
 fn claimed(attempt: u32) -> Event {
@@ -34,6 +34,11 @@ fn claimed(attempt: u32) -> Event {
 fn started(attempt: u32) -> Event {
     let (container, image) = ("c".to_owned(), "sha256:1".to_owned());
     Event::Started(Started { attempt: Attempt(attempt), container, image, started_at: at(0) })
+}
+
+fn resumed(attempt: u32) -> Event {
+    let incarnation = Incarnation::new("later").expect("valid");
+    Event::Resumed(Resumed { attempt: Attempt(attempt), incarnation })
 }
 
 fn ended(attempt: u32, outcome: Outcome, exit_code: Option<i64>, next: Next) -> Event {
@@ -168,6 +173,24 @@ fn retries_are_for_the_job_and_platform_retries_for_the_platform() {
 }
 
 #[test]
+fn a_job_goes_on_under_a_later_run_of_its_node() {
+    let job = fold(&[submitted(spec()), claimed(1), started(1), resumed(1)]).expect("valid");
+    let claim = job.held().expect("held");
+    assert_eq!((claim.incarnation.as_str(), claim.started.is_some()), ("later", true));
+    assert!(fold(&[submitted(spec()), claimed(1), resumed(2)]).is_err(), "of another attempt");
+    assert!(fold(&[submitted(spec()), resumed(1)]).is_err(), "of nobody");
+}
+
+#[test]
+fn a_local_job_is_given_to_nobody_else() {
+    let Event::Submitted(mut local) = submitted(spec()) else { unreachable!() };
+    local.local = true;
+    let job = fold(&[Event::Submitted(local), claimed(1)]).expect("valid");
+    let next = next_step(&job, Outcome::NodeLost, None, &node("a"), at(0), &Policy::default());
+    assert_eq!(next, Next::Final);
+}
+
+#[test]
 fn a_job_that_was_asked_to_stop_is_not_tried_again() {
     let events = [submitted(spec()), claimed(1), Event::CancelRequested(CancelRequested::default())];
     let mut job = fold(&events).expect("valid");
@@ -193,6 +216,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         Just(Event::CancelRequested(CancelRequested::default())),
         Just(Event::Cancelled),
+        (1..4u32).prop_map(resumed),
         Just(Event::Retried),
     ]
 }

@@ -23,8 +23,8 @@ mod policy;
 
 pub use append::{Log, LogError, Put};
 pub use event::{
-    Author, CancelRequested, Claimed, Ended, Entry, Event, Next, Outcome, OutputSize, Rejected, Started,
-    Submitted,
+    Author, CancelRequested, Claimed, Ended, Entry, Event, Next, Outcome, OutputSize, Rejected, Resumed,
+    Started, Submitted,
 };
 pub use fold::{Claim, FoldError, Job, Phase, State, Tally};
 pub use policy::{Policy, next_step};

@@ -53,6 +53,8 @@ pub fn next_step(
     }
     match outcome.blame() {
         Blame::Nobody => Next::Final,
+        // Whoever waits for it at a terminal is to be told at once; nobody else may run it.
+        Blame::Platform if job.local => Next::Final,
         Blame::Job if is_again(outcome, exit_code) => {
             if job.tally.again < policy.again {
                 requeue(job.tally.again, None)

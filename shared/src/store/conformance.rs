@@ -17,6 +17,7 @@ pub async fn suite(store: &Store) {
     one_of_many_creators_wins(store).await;
     an_object_is_there_for_every_later_read(store).await;
     keys_are_listed_by_whole_segments(store).await;
+    a_write_shows_in_the_listing(store).await;
     deleting_what_is_not_there_is_no_error(store).await;
     probe(store, &Chance::from_os()).await.expect("fit for a fleet");
 }
@@ -65,8 +66,24 @@ async fn keys_are_listed_by_whole_segments(store: &Store) {
     assert_eq!(listed, [key("list/a/1"), key("list/a/2")]);
     let names = store.list_names("conformance/list").await.expect("list");
     assert_eq!(names.into_iter().collect::<BTreeSet<_>>(), ["a", "ab", "b"].map(String::from).into());
+    let page = store.list_page("conformance/list", Some(&key("list/a/2"))).await.expect("list");
+    let page: Vec<Key> = page.into_iter().map(|object| object.key).collect();
+    assert_eq!(page, [key("list/ab/1"), key("list/b")]);
     assert_eq!(store.list("conformance/nothing").await.expect("list"), []);
     assert!(store.list_names("conformance/nothing").await.expect("list").is_empty());
+}
+
+async fn a_write_shows_in_the_listing(store: &Store) {
+    let key = key("tags/a");
+    store.put(&key, "a".into()).await.expect("put");
+    let seen = || async { store.list_objects("conformance/tags").await.expect("list").pop().expect("there") };
+    let before = seen().await;
+    assert_eq!(seen().await, before, "nothing was written");
+    assert_eq!(store.head(&key).await.expect("read"), Some(before.clone()));
+    store.put(&key, "b".into()).await.expect("put");
+    let after = seen().await;
+    assert!(after.tag != before.tag && after.modified >= before.modified);
+    assert_eq!(store.head(&Key::new("conformance/never")).await.expect("read"), None);
 }
 
 async fn deleting_what_is_not_there_is_no_error(store: &Store) {

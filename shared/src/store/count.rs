@@ -50,6 +50,12 @@ impl Counts {
         self.of(kind).fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Notes the requests beyond the first that a listing of so many objects took.
+    pub(super) fn add_pages(&self, objects: usize) {
+        let more = (objects / super::PAGE) as u64;
+        self.list.fetch_add(more, Ordering::Relaxed);
+    }
+
     /// Requests of this kind so far.
     pub fn get(&self, kind: Kind) -> u64 {
         self.of(kind).load(Ordering::Relaxed)

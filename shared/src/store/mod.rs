@@ -27,13 +27,15 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
 
 pub use count::{Counts, Kind};
 pub use error::StoreError;
 pub use probe::{ProbeError, probe};
 use url::Url;
+
+use crate::id::Timestamp;
 
 /// The name of an object, below the fleet's URL. Made only of names that are safe segments.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +64,18 @@ impl fmt::Display for Key {
     }
 }
 
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: Key,
+    /// When it was last written, by the store's clock: to be compared with nothing but other times
+    /// of the same store.
+    pub modified: Timestamp,
+    /// What changes whenever it is written; some stores have none.
+    pub tag: Option<String>,
+}
+
 /// What became of [`Store::create`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
@@ -70,6 +84,9 @@ pub enum Created {
     /// The key was taken, by this.
     Exists(Bytes),
 }
+
+/// How many objects one request lists, as S3 has it.
+pub const PAGE: usize = 1000;
 
 /// A fleet's objects.
 #[derive(Clone)]
@@ -222,18 +239,66 @@ impl Store {
         self.retried(Kind::Delete, key.as_str(), delete).await
     }
 
+    /// An object as a listing would show it, or `None` where there is none. Counts as a read.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn head(&self, key: &Key) -> Result<Option<Listed>, StoreError> {
+        let path = self.path(key.as_str());
+        let head = || async {
+            match self.inner.head(&path).await {
+                Ok(meta) => Ok(Some(self.listed(&meta))),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(e) => Err(e),
+            }
+        };
+        self.retried(Kind::Get, key.as_str(), head).await
+    }
+
+    fn listed(&self, meta: &object_store::ObjectMeta) -> Listed {
+        Listed { key: self.key(&meta.location), modified: meta.last_modified, tag: meta.e_tag.clone() }
+    }
+
+    /// All objects below a prefix of whole segments, by key. One request for each thousand.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn list_objects(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        let path = self.path(prefix);
+        let list = || async {
+            self.inner.list(Some(&path)).map_ok(|meta| self.listed(&meta)).try_collect::<Vec<_>>().await
+        };
+        let mut objects = self.retried(Kind::List, prefix, list).await?;
+        self.counts.add_pages(objects.len());
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(objects)
+    }
+
+    /// The first objects below a prefix whose key comes after `after`, at most [`PAGE`]: one request.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn list_page(&self, prefix: &str, after: Option<&Key>) -> Result<Vec<Listed>, StoreError> {
+        let path = self.path(prefix);
+        let offset = after.map(|after| self.path(after.as_str()));
+        let list = || async {
+            let all = match &offset {
+                Some(offset) => self.inner.list_with_offset(Some(&path), offset),
+                None => self.inner.list(Some(&path)),
+            };
+            all.take(PAGE).map_ok(|meta| self.listed(&meta)).try_collect::<Vec<_>>().await
+        };
+        let mut objects = self.retried(Kind::List, prefix, list).await?;
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(objects)
+    }
+
     /// All keys below a prefix of whole segments, in order.
     ///
     /// # Errors
     /// [`StoreError`]
     pub async fn list(&self, prefix: &str) -> Result<Vec<Key>, StoreError> {
-        let path = self.path(prefix);
-        let list = || async {
-            self.inner.list(Some(&path)).map_ok(|meta| self.key(&meta.location)).try_collect::<Vec<_>>().await
-        };
-        let mut keys = self.retried(Kind::List, prefix, list).await?;
-        keys.sort();
-        Ok(keys)
+        Ok(self.list_objects(prefix).await?.into_iter().map(|object| object.key).collect())
     }
 
     /// The next segments below a prefix: of `jobs/a/log/0` and `jobs/b/log/0`, the names `a` and

@@ -1,0 +1,88 @@
+//! The guard: freezes a node's containers when its agent cannot.
+//!
+//! An agent that is stopped, hangs or has crashed keeps no deadline, while its containers run on.
+//! This small process of its own reads the deadline that the agent notes on disk
+//! ([`crate::fence`]), and once it has passed, pauses the node's containers, again and again, until
+//! there is a later one. It never thaws: only the agent can find out whether the jobs are still its
+//! own. It knows neither the store nor the queue.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use shared::{
+    clock::{Clock, SystemClock},
+    lease::FenceFile,
+};
+
+use crate::{
+    engine::{ContainerState, Docker, Engine},
+    execute::{freezes, labels_of},
+    fence,
+};
+
+/// How often the deadline is looked at: so long may a container run on past it.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What an engine may take to answer before it is asked anew.
+const ENGINE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Guards until it is dropped.
+///
+/// # Errors
+/// When the engine's address is none.
+pub async fn run(state_dir: &Path, engine: Option<String>) -> Result<()> {
+    let (path, boot, clock) = (fence::path(state_dir), fence::boot(), SystemClock);
+    let mut engines: Option<(Option<String>, Arc<dyn Engine>)> = None;
+    let mut frozen = false;
+    crate::notify::ready();
+    loop {
+        if let Some(file) = fence::read(&path) {
+            let past = file.is_past(&boot, clock.elapsed());
+            if past != frozen {
+                frozen = past;
+                if past {
+                    tracing::warn!(node = %file.node, "the agent's lease is over; its containers are frozen");
+                } else {
+                    tracing::info!(node = %file.node, "the agent holds its lease again");
+                }
+            }
+            if past {
+                let address = engine.clone().or_else(|| file.engine.clone());
+                let engine = match &engines {
+                    Some((known, engine)) if *known == address => engine.clone(),
+                    _ => {
+                        let engine: Arc<dyn Engine> = Arc::new(Docker::connect(address.as_deref())?);
+                        engines = Some((address, engine.clone()));
+                        engine
+                    }
+                };
+                // One stuck container must not keep the others running for ever.
+                if tokio::time::timeout(ENGINE_DEADLINE, freeze(&*engine, &file)).await.is_err() {
+                    tracing::error!(node = %file.node, "the engine does not freeze the containers; trying again");
+                }
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Pauses all containers of the node that run and are to be frozen.
+pub async fn freeze(engine: &dyn Engine, file: &FenceFile) {
+    let containers = match engine.list(&labels_of(&file.fleet, &file.node)).await {
+        Ok(containers) => containers,
+        Err(error) => {
+            tracing::error!(%error, "the containers to freeze cannot be listed");
+            return;
+        }
+    };
+    let running = containers
+        .iter()
+        .filter(|container| container.state == ContainerState::Running && freezes(container));
+    let pauses = running.map(|container| async move {
+        match engine.pause(&container.id).await {
+            Ok(()) => tracing::warn!(container = container.name, "frozen"),
+            Err(error) => tracing::error!(%error, container = container.name, "it cannot be frozen"),
+        }
+    });
+    futures::future::join_all(pauses).await;
+}

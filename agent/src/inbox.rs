@@ -1,0 +1,121 @@
+//! The inbox: job specs that programs in any language leave in a queue, as bare JSON.
+//!
+//! Any agent routes them, busy or not: it checks the spec, submits the job, and deletes the message.
+//! The job's id derives from the message's own, so that a message that is received twice is one job.
+//! What is no valid spec goes to the dead letters with the reason beside it; nothing is dropped in
+//! silence. What fails for another reason is left in the queue and seen again.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{
+    client::{Client, ClientError},
+    id::{JobId, Team},
+    job::{Format, parse},
+    log::Author,
+    queue::{MAX_BATCH, MAX_MESSAGE, MAX_WAIT, Outgoing, Queue, QueueError, QueueName, Received},
+};
+
+use crate::{node::Node, patience::Chain};
+
+/// How long a message stays hidden while it is routed; a submit takes a second at most.
+const VISIBILITY: Duration = Duration::from_secs(60);
+
+/// The longest reason that goes beside a dead letter, in characters.
+const LONGEST_REASON: usize = 2000;
+
+/// Why a message is not routed.
+enum Refused {
+    /// It never will be.
+    Dead(String),
+    /// Not now.
+    Later(ClientError),
+}
+
+/// Routes what comes, until it is dropped.
+pub async fn run(node: Arc<Node>) {
+    let author = Author::Node { name: node.id.clone(), incarnation: node.incarnation.clone() };
+    let client = Client::new(node.fleet.clone(), author, node.clock.clone(), node.chance.clone());
+    loop {
+        if !node.fleet.settings().inbox || node.fence.epoch().is_none() {
+            tokio::time::sleep(node.fleet.settings().beat.0).await;
+            continue;
+        }
+        match node.fleet.queue.receive(&QueueName::Inbox, MAX_BATCH, MAX_WAIT, VISIBILITY).await {
+            Ok(messages) => {
+                for message in messages {
+                    route(&node, &client, &message).await;
+                }
+            }
+            Err(QueueError::NoSuchQueue { .. }) => make(&node).await,
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "the inbox does not answer");
+                tokio::time::sleep(node.fleet.settings().beat.0).await;
+            }
+        }
+    }
+}
+
+async fn make(node: &Node) {
+    for name in [QueueName::Inbox, QueueName::Dead] {
+        if let Err(error) = node.fleet.queue.ensure(&name).await {
+            tracing::warn!(error = %Chain(&error), queue = %name, "the queue cannot be made");
+            tokio::time::sleep(node.fleet.settings().beat.0).await;
+        }
+    }
+}
+
+async fn route(node: &Node, client: &Client, message: &Received) {
+    let id = JobId::of_message(&message.id);
+    let routed = match submit(client, &id, &message.body).await {
+        Ok(()) => {
+            tracing::info!(job = %id, message = message.id, "routed from the inbox");
+            Ok(())
+        }
+        Err(Refused::Later(error)) => {
+            tracing::warn!(error = %Chain(&error), message = message.id, "left in the inbox for later");
+            return;
+        }
+        Err(Refused::Dead(reason)) => {
+            tracing::warn!(reason, message = message.id, "no valid job; moved to the dead letters");
+            bury(node, message, reason).await
+        }
+    };
+    // One that is not deleted is routed again, to the same job.
+    let deleted = match routed {
+        Ok(()) => node.fleet.queue.delete(&QueueName::Inbox, &message.receipt).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = deleted {
+        tracing::warn!(error = %Chain(&error), message = message.id, "the message is seen again");
+    }
+}
+
+async fn submit(client: &Client, id: &JobId, body: &str) -> Result<(), Refused> {
+    let spec = parse(body, Format::Json).map_err(|error| Refused::Dead(error.to_string()))?;
+    match client.submit(spec, Some(id.clone())).await {
+        Ok(_) => Ok(()),
+        Err(error @ (ClientError::IdInUse(_) | ClientError::Lane(_))) => {
+            Err(Refused::Dead(Chain(&error).to_string()))
+        }
+        Err(error) => Err(Refused::Later(error)),
+    }
+}
+
+async fn bury(node: &Node, message: &Received, reason: String) -> Result<(), QueueError> {
+    let mut letter = Outgoing::new(Team::default(), message.body.as_str());
+    letter.attributes.insert("reason".into(), reason.chars().take(LONGEST_REASON).collect());
+    letter.attributes.insert("message".into(), message.id.clone());
+    let beside = letter.size() - letter.body.len();
+    let mut most = letter.body.len().min(MAX_MESSAGE - beside);
+    while !letter.body.is_char_boundary(most) {
+        most -= 1;
+    }
+    letter.body.truncate(most);
+    match node.fleet.queue.send(&QueueName::Dead, &letter, Duration::ZERO).await {
+        Err(QueueError::NoSuchQueue { .. }) => {
+            node.fleet.queue.ensure(&QueueName::Dead).await?;
+            node.fleet.queue.send(&QueueName::Dead, &letter, Duration::ZERO).await
+        }
+        sent => sent,
+    }
+}

@@ -1,0 +1,105 @@
+//! The sweep: what a crash between two steps, a purged queue or a message past its retention leaves
+//! is found and mended, with no operator.
+//!
+//! About once in the fleet's `sweep` interval, over the whole fleet and whatever its size, one agent
+//! looks at some lanes in which jobs wait ([`lane`]) and at the shelf of one node ([`node`]). Each
+//! agent draws against its view of the membership; nobody coordinates them, and two that sweep at
+//! once do no harm. Every repair is a `warn` that says what it mended. What is done is decided by
+//! [`decide`], which is pure.
+
+pub mod decide;
+mod lane;
+mod node;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use shared::{
+    id::{LaneId, NodeId, Timestamp},
+    log::LogError,
+    node::{NodeError, NodeRecord},
+    queue::QueueError,
+    store::StoreError,
+    window::WindowError,
+};
+
+use crate::{node::Node, pace::Pace, patience::Chain};
+
+/// How many lanes one sweep looks at.
+const LANES: usize = 3;
+
+/// How many logs one sweep reads for one shelf.
+const LOGS: usize = 32;
+
+/// Why a sweep broke off; the next one is soon.
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    Window(#[from] WindowError),
+}
+
+/// Sweeps now and then, until it is dropped.
+pub async fn run(node: Arc<Node>) {
+    let mut every = Pace::after(node.fleet.clone(), |settings| settings.beat);
+    loop {
+        every.tick().await;
+        // Whoever may be replaced mends nothing.
+        if node.fence.epoch().is_some()
+            && is_due(&node)
+            && let Err(error) = sweep(&node).await
+        {
+            tracing::warn!(error = %Chain(&error), "the sweep broke off");
+        }
+    }
+}
+
+/// Draws, so that over the whole fleet one agent sweeps in each interval.
+fn is_due(node: &Node) -> bool {
+    let settings = node.fleet.settings();
+    #[expect(clippy::cast_precision_loss, reason = "no fleet has 2^52 nodes")]
+    let members = node.members.count() as f64;
+    node.chance.happens(settings.beat.0.as_secs_f64() / settings.sweep.0.as_secs_f64() / members)
+}
+
+/// One sweep.
+async fn sweep(node: &Arc<Node>) -> Result<(), SweepError> {
+    // This node's own record was written within the last beats: the store's clock says at least that.
+    let Some(own) = node.fleet.store.head(&NodeRecord::key(&node.id)).await? else { return Ok(()) };
+    let now: Timestamp = own.modified;
+    for lane in lanes(node).await? {
+        lane::sweep(node, &lane, now).await?;
+    }
+    if let Some(other) = one_node(node).await? {
+        node::sweep(node, &other, now).await?;
+    }
+    Ok(())
+}
+
+/// Some lanes in which jobs wait, drawn at random.
+async fn lanes(node: &Node) -> Result<Vec<LaneId>, StoreError> {
+    let store = &node.fleet.store;
+    let (sent, parked) = futures::join!(store.list_names("index/sent"), store.list_names("index/parked"));
+    let names: BTreeSet<String> = sent?.into_iter().chain(parked?).collect();
+    let mut lanes: Vec<LaneId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    let mut drawn = Vec::new();
+    while drawn.len() < LANES && !lanes.is_empty() {
+        drawn.push(lanes.swap_remove(node.chance.below(lanes.len())));
+    }
+    Ok(drawn)
+}
+
+/// A node that holds jobs, drawn at random, whether or not it has a record.
+async fn one_node(node: &Node) -> Result<Option<NodeId>, StoreError> {
+    let mut holders = node.index.holders().await?;
+    if holders.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(holders.swap_remove(node.chance.below(holders.len()))))
+}

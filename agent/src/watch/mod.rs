@@ -1,0 +1,195 @@
+//! Watching the other nodes: whoever is silent for a lease loses its jobs to whoever noticed.
+//!
+//! Each beat this node looks at two others, drawn at random from the membership ([`members`]), and
+//! again at those that it looked at before ([`shared::lease::Watch`] decides). So each node is
+//! looked at twice a beat on average, whatever the fleet's size, and each look costs one read. What
+//! a lost node held is taken over by [`takeover`].
+//!
+//! A node that has just started calls the roll first: for one lease it lists all records again and
+//! again, a thousand in one request, so that a fleet of which nobody else is left is taken over as fast as
+//! any other.
+
+mod members;
+pub mod takeover;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use shared::{
+    id::NodeId,
+    lease::{Lost, Sight, Watch},
+    node::{Mode, NodeError, NodeRecord},
+    store::Listed,
+};
+
+pub use members::Members;
+
+use crate::{node::Node, pace::Pace, patience::Chain};
+
+/// How many others are looked at anew in each beat.
+const LOOKS: usize = 2;
+
+/// How many listings a roll call takes.
+const LISTINGS: u32 = 12;
+
+/// How many records are read at once.
+const PARALLEL: usize = 8;
+
+/// One look at a node: when, and what it saw.
+type Look = (NodeId, Range<Duration>, Result<Option<NodeRecord>, NodeError>);
+
+/// What the watching node remembers.
+struct Watcher {
+    node: Arc<Node>,
+    watch: Watch,
+    roll: Option<RollCall>,
+}
+
+/// The first look at everybody.
+struct RollCall {
+    watch: Watch,
+    /// The next listing is not before this.
+    due: Duration,
+    ends: Duration,
+}
+
+impl RollCall {
+    fn begin(node: &Node) -> Self {
+        let (now, settings) = (node.clock.elapsed(), node.fleet.settings());
+        let ends = now + settings.lease.0 + settings.lease.0 / LISTINGS * 2;
+        Self { watch: Watch::default(), due: now, ends }
+    }
+}
+
+/// Watches until it is dropped.
+pub async fn run(node: Arc<Node>) {
+    let roll = Some(RollCall::begin(&node));
+    let mut watcher = Watcher { node: node.clone(), watch: Watch::default(), roll };
+    let mut every = Pace::at_once(node.fleet.clone(), |settings| settings.beat);
+    loop {
+        every.tick().await;
+        watcher.beat().await;
+    }
+}
+
+impl Watcher {
+    async fn beat(&mut self) {
+        // Whoever may be replaced replaces nobody.
+        if self.node.fence.epoch().is_none() {
+            return;
+        }
+        let listed = self.call_the_roll().await;
+        self.node.members.refresh(&self.node, listed).await;
+        self.look_around().await;
+    }
+
+    /// While the roll is called: all records by one listing, which is given back.
+    async fn call_the_roll(&mut self) -> Option<Vec<Listed>> {
+        let mut roll = self.roll.take()?;
+        let lease = self.node.fleet.settings().lease.0;
+        let began = self.node.clock.elapsed();
+        if began < roll.due {
+            self.roll = Some(roll);
+            return None;
+        }
+        roll.due = began + lease / LISTINGS;
+        let listed = match self.node.fleet.store.list_objects("nodes").await {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "cannot call the roll of the nodes; beginning anew");
+                self.roll = Some(RollCall::begin(&self.node));
+                return None;
+            }
+        };
+        let look = began..self.node.clock.elapsed();
+        for object in &listed {
+            let (Some(name), Some(tag)) = (NodeRecord::name_of(&object.key), &object.tag) else { continue };
+            if name != self.node.id
+                && roll.watch.saw(&name, Sight::of_tag(tag), look.clone(), lease).is_some()
+            {
+                self.found_silent(&name, object).await;
+            }
+        }
+        if look.end < roll.ends {
+            self.roll = Some(roll);
+        }
+        Some(listed)
+    }
+
+    /// The roll found that a record has not been written for a lease: what it says is the node's
+    /// last sign of life, if that is still what was listed.
+    async fn found_silent(&mut self, name: &NodeId, listed: &Listed) {
+        let store = &self.node.fleet.store;
+        let Ok(Some(record)) = NodeRecord::read(store, name).await else { return };
+        let unchanged = store.head(&listed.key).await.is_ok_and(|now| now.as_ref() == Some(listed));
+        // One that goes by a longer lease than ours is left to the looks that come.
+        let long_enough = record.lease.0 <= self.node.fleet.settings().lease.0;
+        if unchanged && long_enough && has_anything(&record) {
+            let lost = Lost { node: name.clone(), sight: Sight::of(&record) };
+            self.take_over(lost).await;
+        }
+    }
+
+    /// The looks of one beat.
+    async fn look_around(&mut self) {
+        let mut names: BTreeSet<NodeId> = self.watch.followed().into_iter().collect();
+        if self.watch.has_room() {
+            names.extend(self.node.members.draw(LOOKS, &self.node.id, &self.node.chance));
+        }
+        let looks: Vec<Look> = stream::iter(names)
+            .map(|name| {
+                let node = self.node.clone();
+                async move {
+                    let began = node.clock.elapsed();
+                    let record = NodeRecord::read(&node.fleet.store, &name).await;
+                    (name, began..node.clock.elapsed(), record)
+                }
+            })
+            .buffered(PARALLEL)
+            .collect()
+            .await;
+        let mut lost = BTreeMap::new();
+        for (name, look, record) in looks {
+            match record {
+                Ok(Some(record)) if has_anything(&record) => {
+                    if let Some(found) = self.watch.saw(&name, Sight::of(&record), look, record.lease.0) {
+                        lost.insert(name, found);
+                    }
+                }
+                Ok(_) => self.watch.forget(&name),
+                Err(error) => {
+                    tracing::debug!(node = %name, error = %Chain(&error), "cannot look at a node");
+                    self.watch.failed(&name);
+                }
+            }
+        }
+        for lost in lost.into_values() {
+            self.take_over(lost).await;
+        }
+    }
+
+    async fn take_over(&mut self, lost: Lost) {
+        tracing::warn!(node = %lost.node, "the node is lost: silent for its whole lease");
+        match takeover::all(&self.node, &lost).await {
+            Ok(()) => {}
+            Err(takeover::Stopped::Alive) => {
+                tracing::info!(node = %lost.node, "the node is alive after all");
+                self.watch.exhume(&lost.node);
+            }
+            Err(takeover::Stopped::Failed(error)) => {
+                tracing::warn!(node = %lost.node, error, "the node's jobs cannot be taken over; looking again");
+                self.watch.exhume(&lost.node);
+            }
+        }
+    }
+}
+
+/// Whether there may be anything to take over from a node that says this.
+fn has_anything(record: &NodeRecord) -> bool {
+    record.mode != Mode::Stopped || !record.jobs.is_empty()
+}

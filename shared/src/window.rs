@@ -1,0 +1,94 @@
+//! The window: how teams share a lane.
+//!
+//! A team has at most `window` messages in a lane's queue; its further jobs are parked in the store,
+//! and each claim of one of its jobs sends its oldest parked one. So a team with one job waits behind
+//! a window of another's at most, never behind its thousand.
+//!
+//! The count is of the markers on the sent shelf. A submit that finds the window full parks the job
+//! *and then* looks once more; a claim takes its job from the sent shelf *and then* looks for parked
+//! ones. Of a submit and the last claim before it, at least one therefore sees the other, and no job
+//! stays parked beside an empty queue. Several that release at once take different jobs: the sent
+//! marker is created by put-if-absent, and whoever finds it taken goes on to the next. What a crash
+//! leaves between two of these steps, the sweep releases.
+
+use std::time::Duration;
+
+use crate::{
+    fleet::Fleet,
+    id::{LaneId, Team},
+    index::{Index, Shelf, Summary, Waits},
+    log::{Log, LogError, State},
+    message::Message,
+    queue::{Outgoing, Queue, QueueError, QueueName},
+    store::StoreError,
+};
+
+/// Why nothing was released.
+#[derive(Debug, thiserror::Error)]
+pub enum WindowError {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A job's log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The queue did not answer.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+/// The windows of a fleet.
+pub struct Window {
+    fleet: Fleet,
+    index: Index,
+    log: Log,
+}
+
+impl Window {
+    /// Of this fleet; `log` reads the jobs.
+    pub fn new(fleet: Fleet, log: Log) -> Self {
+        let index = Index::new(fleet.store.clone());
+        Self { fleet, index, log }
+    }
+
+    /// How many more of a team's jobs may be sent to a lane.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn room(&self, lane: &LaneId, team: &Team) -> Result<usize, StoreError> {
+        let sent = self.index.shelf(Waits::Sent, lane, Some(team)).await?.len();
+        Ok((self.fleet.settings().window as usize).saturating_sub(sent))
+    }
+
+    /// Sends up to so many of a team's parked jobs, the oldest first. Returns how many.
+    ///
+    /// # Errors
+    /// [`WindowError`]; some may have been sent then.
+    pub async fn release(&self, lane: &LaneId, team: &Team, most: usize) -> Result<usize, WindowError> {
+        let mut released = 0;
+        for parked in self.index.shelf(Waits::Parked, lane, Some(team)).await? {
+            if released >= most {
+                break;
+            }
+            let (id, shelf) = (parked.marker.job, parked.marker.shelf);
+            let Some(job) = self.log.read(&id).await? else { continue };
+            let State::Queued { .. } = &job.state else {
+                // It was cancelled while it was parked, say: it belongs elsewhere.
+                self.index.add(&job).await?;
+                self.index.remove(&shelf, &id).await?;
+                continue;
+            };
+            let sent = Shelf::Sent { lane: lane.clone(), team: team.clone() };
+            if self.index.create(&sent, &Summary::of(&job)).await? {
+                let Some(message) = Message::of(&job) else { continue };
+                let outgoing = Outgoing::new(team.clone(), message.to_body());
+                let queue = QueueName::from(lane);
+                self.fleet.queue.ensure(&queue).await?;
+                self.fleet.queue.send(&queue, &outgoing, Duration::ZERO).await?;
+                released += 1;
+            }
+            self.index.remove(&shelf, &id).await?;
+        }
+        Ok(released)
+    }
+}

@@ -1,0 +1,150 @@
+//! Nodes that die, stop and come back: their jobs go on, once, and no two copies run at a time.
+
+use rustix::process::Signal;
+use shared::{fleet::Settings, units::Span};
+use tests::{
+    Agent, World,
+    engine::{ask, signal},
+    eventually,
+};
+
+/// Beats and a lease short enough to wait for.
+fn world() -> World {
+    let settings = Settings {
+        beat: Span(std::time::Duration::from_millis(500)),
+        lease: Span::secs(5),
+        ..Settings::embedded(None)
+    };
+    World::with_settings(settings)
+}
+
+/// The state of a job's container by the engine's own word, by attempt.
+fn containers(job: &str) -> Vec<(String, String)> {
+    let filter = format!("label=haul.job={job}");
+    let format = "{{.Names}} {{.State}}";
+    let text = ask(None, &["ps", "--all", "--filter", &filter, "--format", format]);
+    let rows = text.lines().filter_map(|line| line.split_once(' '));
+    rows.map(|(name, state)| (name.to_owned(), state.to_owned())).collect()
+}
+
+/// That the job has a container that is paused.
+fn until_paused(job: &str) {
+    eventually("its container is frozen", || {
+        containers(job).iter().any(|(_, state)| state == "paused").then_some(())
+    });
+}
+
+/// Runs for some seconds, counted by its own steps: a frozen one makes none.
+const JOB: &str = "i=0; while [ $i -lt 60 ]; do i=$((i + 1)); sleep 0.1; done; echo done";
+
+#[test]
+fn a_dead_nodes_job_is_frozen_by_its_guard_and_runs_elsewhere() {
+    let world = world();
+    let mut a = Agent::start(&world, "a", &[]);
+    let guard = a.guard();
+    let id = world.submit(&[], JOB);
+    world.until(&id, "running");
+    let b = Agent::start(&world, "b", &[]);
+    a.kill();
+    until_paused(&id);
+    eventually("the other node has it", || (world.events(&id, "claimed").len() == 2).then_some(()));
+    let frozen = format!("haul-{id}-1");
+    for (name, state) in containers(&id) {
+        assert!(name != frozen || state == "paused", "{name} is {state}");
+    }
+    world.until(&id, "succeeded");
+    let ended: Vec<String> =
+        world.events(&id, "ended").iter().map(|end| end["outcome"].to_string()).collect();
+    assert_eq!(ended, ["\"node_lost\"", "\"succeeded\""]);
+    assert_eq!(world.run(["logs", &id]).ok(), "done\n");
+    // When it comes back it removes what it lost.
+    a.launch();
+    eventually("no container is left", || world.containers().is_empty().then_some(()));
+    drop((guard, b));
+}
+
+#[test]
+fn a_stopped_agent_that_was_replaced_removes_its_container_and_says_so() {
+    let world = world();
+    let a = Agent::start(&world, "a", &[]);
+    let guard = a.guard();
+    let id = world.submit(&[], JOB);
+    world.until(&id, "running");
+    let b = Agent::start(&world, "b", &[]);
+    signal(a.pid(), Signal::STOP);
+    until_paused(&id);
+    eventually("the other node has it", || (world.events(&id, "claimed").len() == 2).then_some(()));
+    signal(a.pid(), Signal::CONT);
+    world.until(&id, "succeeded");
+    eventually("no container is left", || world.containers().is_empty().then_some(()));
+    assert!(a.said().contains("taken over by another node"), "{}", a.said());
+    assert_eq!(world.events(&id, "ended").len(), 2);
+    drop((guard, b));
+}
+
+#[test]
+fn a_stopped_agent_that_was_not_replaced_thaws_and_loses_nothing() {
+    let world = world();
+    let a = Agent::start(&world, "a", &[]);
+    let guard = a.guard();
+    let id = world.submit(&[], JOB);
+    world.until(&id, "running");
+    signal(a.pid(), Signal::STOP);
+    until_paused(&id);
+    signal(a.pid(), Signal::CONT);
+    world.until(&id, "succeeded");
+    assert_eq!(world.events(&id, "resumed").len(), 1);
+    assert_eq!(world.events(&id, "claimed").len(), 1);
+    assert_eq!(world.run(["logs", &id]).ok(), "done\n");
+    drop(guard);
+}
+
+#[test]
+fn a_job_that_may_go_on_is_not_frozen() {
+    let world = world();
+    let a = Agent::start(&world, "a", &[]);
+    let guard = a.guard();
+    let file = world.file(
+        "job.json",
+        &format!(
+            r#"{{"image": "haul/busybox:1", "command": ["sh", "-c", "{JOB}"], "on_isolation": "continue"}}"#
+        ),
+    );
+    let id = world.run(["submit".as_ref(), file.as_os_str()]).ok().trim().to_owned();
+    let frozen = world.submit(&[], JOB);
+    for id in [&id, &frozen] {
+        world.until(id, "running");
+    }
+    signal(a.pid(), Signal::STOP);
+    until_paused(&frozen);
+    assert_eq!(containers(&id)[0].1, "running");
+    signal(a.pid(), Signal::CONT);
+    for id in [&id, &frozen] {
+        world.until(id, "succeeded");
+    }
+    drop(guard);
+}
+
+#[test]
+fn a_second_agent_of_the_same_name_refuses_to_start() {
+    let world = world();
+    let _a = Agent::start(&world, "a", &[]);
+    let other = world.path("other");
+    let args = ["agent", "--node", "a", "--state-dir"].map(std::ffi::OsStr::new);
+    let done = world.run(args.into_iter().chain([other.as_os_str()]));
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(done.stderr.contains("an agent named a runs already"), "{done:?}");
+}
+
+#[test]
+fn a_purged_queue_is_filled_again() {
+    let mut settings =
+        Settings { beat: Span(std::time::Duration::from_millis(500)), ..Settings::embedded(None) };
+    settings.sweep = Span::secs(1);
+    let world = World::with_settings(settings);
+    let id = world.submit(&[], "true");
+    world.purge();
+    let a = Agent::start(&world, "a", &[]);
+    world.until(&id, "succeeded");
+    assert!(a.said().contains("sent messages again"), "{}", a.said());
+}
