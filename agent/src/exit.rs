@@ -44,12 +44,13 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 
 fn code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
-        if let Some(ClientError::NotFound(_)) = cause.downcast_ref() {
+        if let Some(ClientError::NotFound(_) | ClientError::NoSuchNode(_)) = cause.downcast_ref() {
             return NOT_FOUND;
         }
         let usage = cause.is::<Usage>()
             || cause.is::<SpecError>()
             || cause.is::<ConfigError>()
+            || matches!(cause.downcast_ref(), Some(FleetError::Setting(_)))
             || matches!(cause.downcast_ref(), Some(ClientError::Ambiguous { .. } | ClientError::IdInUse(_)));
         if usage {
             return USAGE;

@@ -334,6 +334,17 @@ impl Index {
         Ok(parked?.into_iter().chain(sent?).collect())
     }
 
+    /// All jobs whose messages were sent, of one lane or of all.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn sent(&self, lane: Option<&LaneId>) -> Result<Vec<Marker>, StoreError> {
+        match lane {
+            Some(lane) => self.markers(&format!("index/sent/{lane}")).await,
+            None => self.markers("index/sent").await,
+        }
+    }
+
     /// All jobs that a node has.
     ///
     /// # Errors

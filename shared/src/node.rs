@@ -191,6 +191,14 @@ impl NodeRecord {
         store.put(&Self::key(&self.node), record::write(self)).await
     }
 
+    /// Removes a node's record; that there is none is no error.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn remove(store: &Store, node: &NodeId) -> Result<(), StoreError> {
+        store.delete(&Self::key(node)).await
+    }
+
     /// A node's record, or `None` where there is none.
     ///
     /// # Errors

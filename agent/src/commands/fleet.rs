@@ -12,14 +12,17 @@ use shared::{
 
 use super::Context;
 use crate::{
-    cli::{Gpus, Init, Listing},
+    cli::{Gpus, Init, Listing, Nodes, NodesCommand},
     exit::Usage,
     gpu::{self, NoGpus, Nvml, Reader, Simulated},
     render,
 };
 
 /// `haul nodes`
-pub async fn nodes(context: &Context, args: &Listing) -> Result<ExitCode> {
+pub async fn nodes(context: &Context, args: &Nodes) -> Result<ExitCode> {
+    if let Some(NodesCommand::Rm(args)) = &args.command {
+        return super::queue::forget(context, args).await;
+    }
     let nodes = context.client().await?.nodes().await?;
     if args.json {
         context.out.json(&nodes);

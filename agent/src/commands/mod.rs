@@ -7,8 +7,10 @@ mod job;
 mod jobs;
 mod logs;
 mod progress;
+mod queue;
 mod reference;
 mod run;
+mod settings;
 mod submit;
 mod wait;
 
@@ -27,7 +29,7 @@ use tracing::level_filters::LevelFilter;
 use url::Url;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{self, Cli, Command, FleetCommand},
     config::default_fleet,
     render::Out,
     telemetry,
@@ -97,6 +99,13 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
         Command::Gpus(args) => fleet::gpus(&context, args).await,
         Command::Doctor(args) => doctor::run(&context, args, sub("doctor")).await,
         Command::Init(args) => fleet::init(&context, &args).await,
+        Command::Fleet(cli::Fleet { command: FleetCommand::Show(args) }) => {
+            settings::show(&context, &args).await
+        }
+        Command::Fleet(cli::Fleet { command: FleetCommand::Set(args) }) => {
+            settings::set(&context, &args).await
+        }
+        Command::Queue(args) => queue::run(&context, args.command).await,
         Command::Schema(args) => reference::schema(&context, &args),
         Command::Completions(args) => reference::completions(&context, &args),
         Command::Man(args) => reference::man(&context, &args),

@@ -81,7 +81,7 @@ pub fn status(out: Out, status: &Status, now: Timestamp) {
 }
 
 /// A command on one line, cut where it is long.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let mut text = words.join(" ");
     if let Some((cut, _)) = text.char_indices().nth(100) {

@@ -3,6 +3,8 @@
 
 mod job;
 mod node;
+mod queue;
+mod settings;
 mod table;
 mod time;
 
@@ -12,6 +14,8 @@ use serde::Serialize;
 
 pub use job::{fits, jobs, status, status_json};
 pub use node::{agent, gpus, lanes, nodes};
+pub use queue::{dead_letters, queues};
+pub use settings::{settings, settings_history};
 pub use table::Table;
 
 use crate::cli::Color;

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Client, ClientError, lanes};
 use crate::{
-    id::{LaneId, NodeId, Timestamp},
+    id::{NodeId, Timestamp},
     lane::{Fit, Lane, Misfit, Needs, fit},
     log::{Job, Outcome, State},
     node::{Mode, NodeRecord},
-    queue::{Depth, Queue},
+    queue::{Depth, QueueName},
 };
 
 /// Why a job waits.
@@ -164,7 +164,8 @@ impl Client {
     }
 
     async fn lane_report(&self, lane: Lane, nodes: &[NodeReport]) -> Result<LaneReport, ClientError> {
-        let (depth, jobs) = futures::join!(self.depth(&lane.id), self.index.waiting_in(&lane.id));
+        let queue = QueueName::from(&lane.id);
+        let (depth, jobs) = futures::join!(self.depth_of(&queue), self.index.waiting_in(&lane.id));
         let fits: Vec<NodeFit> = alive(nodes).map(|node| node_fit(node, &lane.needs, None)).collect();
         let names = |which: fn(&NodeFit) -> bool| {
             fits.iter().filter(|fit| which(fit)).map(|fit| fit.node.clone()).collect::<Vec<_>>()
@@ -172,14 +173,6 @@ impl Client {
         let (now, when_empty) = (names(|fit| fit.now), names(|fit| fit.when_empty && !fit.now));
         let never = fits.into_iter().filter(|fit| !fit.now && !fit.when_empty).collect();
         Ok(LaneReport { depth: depth?, jobs: jobs?.len(), now, when_empty, never, lane })
-    }
-
-    async fn depth(&self, lane: &LaneId) -> Result<Depth, ClientError> {
-        match self.fleet.queue.depth(&lane.into()).await {
-            Ok(depth) => Ok(depth),
-            Err(crate::queue::QueueError::NoSuchQueue { .. }) => Ok(Depth::default()),
-            Err(e) => Err(e.into()),
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod explain;
 mod list;
 mod logs;
+mod operate;
 mod resolve;
 mod submit;
 
@@ -15,12 +16,13 @@ use std::{sync::Arc, time::Duration};
 pub use explain::{LaneReport, NodeFit, NodeReport, Verdict, Waiting};
 pub use list::Filter;
 pub use logs::LogItem;
+pub use operate::{DeadLetter, QueueReport};
 pub use submit::Submission;
 
 use crate::{
     clock::{Chance, Clock},
     fleet::{Fleet, FleetError},
-    id::{JobId, LaneId, Timestamp},
+    id::{JobId, LaneId, NodeId, Timestamp},
     index::{Index, Shelf},
     lane::{Lane, LaneError},
     log::{Author, CancelRequested, Entry, Event, Job, Log, LogError, State},
@@ -80,6 +82,22 @@ pub enum ClientError {
         id: JobId,
         /// Where it stands.
         state: &'static str,
+    },
+    /// No node is called so.
+    #[error("there is no node {0} in this fleet; haul nodes lists them")]
+    NoSuchNode(NodeId),
+    /// The node's agent beats.
+    #[error("the agent of node {0} is alive; stop it first")]
+    Alive(NodeId),
+    /// The node's jobs have not been taken over yet.
+    #[error(
+        "node {node} holds {jobs} jobs; they are taken over when its lease has passed, or by its next start"
+    )]
+    HoldsJobs {
+        /// The node.
+        node: NodeId,
+        /// How many.
+        jobs: usize,
     },
 }
 

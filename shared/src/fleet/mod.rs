@@ -5,6 +5,7 @@
 //! need be set up on one host. Whoever runs for long looks for newer ones ([`Fleet::refresh`]) and
 //! asks for each value when it is needed ([`Fleet::settings`]), never before.
 
+mod change;
 mod live;
 
 use std::{path::PathBuf, sync::Arc};
@@ -23,6 +24,7 @@ use crate::{
     units::Span,
 };
 
+pub use change::{SettingError, Version, change, history};
 pub use live::Change;
 use live::Live;
 
@@ -52,7 +54,7 @@ pub struct Settings {
     #[serde(default)]
     pub status: bool,
     /// Who else is told.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub webhooks: Vec<Webhook>,
     /// How often what is not a job's fault is tried again.
     #[serde(flatten)]
@@ -126,6 +128,9 @@ pub enum FleetError {
         #[source]
         source: RecordError,
     },
+    /// A setting cannot be so.
+    #[error(transparent)]
+    Setting(Box<SettingError>),
     /// There are settings already.
     #[error("there is a fleet at {0} already")]
     Exists(Url),
@@ -187,21 +192,6 @@ impl Fleet {
         let queue = Arc::new(Counted::new(open_queue(&store, &settings, clock)?));
         Ok(Self::assemble(store, queue, seq, settings))
     }
-
-    /// All settings that ever held, by position; the last hold now.
-    ///
-    /// # Errors
-    /// [`FleetError`]
-    pub async fn history(store: &Store) -> Result<Vec<(Seq, Settings)>, FleetError> {
-        let mut history = Vec::new();
-        for key in store.list("fleet").await? {
-            let Some(seq) = seq_of(&key) else { continue };
-            if let Some(body) = store.get(&key).await? {
-                history.push((seq, read(store, &key, &body)?));
-            }
-        }
-        Ok(history)
-    }
 }
 
 fn key(seq: Seq) -> Key {
@@ -213,11 +203,11 @@ fn seq_of(key: &Key) -> Option<Seq> {
 }
 
 fn read(store: &Store, key: &Key, body: &[u8]) -> Result<Settings, FleetError> {
-    record::read(body, Settings::VERSION).map_err(|source| FleetError::Record {
-        url: store.url().to_string(),
-        seq: key.name().into(),
-        source,
-    })
+    record::read(body, Settings::VERSION).map_err(|source| unreadable(store, key, source))
+}
+
+fn unreadable(store: &Store, key: &Key, source: RecordError) -> FleetError {
+    FleetError::Record { url: store.url().to_string(), seq: key.name().into(), source }
 }
 
 /// The settings that hold, or `None` where there is no fleet.

@@ -1,5 +1,7 @@
 //! The command line, as parsed. What the words mean is decided in [`crate::commands`].
 
+mod operate;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -10,6 +12,10 @@ use shared::{
     units::{Size, Span},
 };
 use url::Url;
+
+pub use operate::{
+    Fleet, FleetCommand, FleetSet, FleetShow, Nodes, NodesCommand, NodesRm, Queue, QueueCommand, QueuePurge,
+};
 
 use crate::config::{AgentFlags, HostFlags, parse_fleet};
 
@@ -72,8 +78,8 @@ pub enum Command {
     Guard(Guard),
     /// Let this host's agent take no new jobs; running ones go on
     Drain(Drain),
-    /// List the fleet's nodes
-    Nodes(Listing),
+    /// List the fleet's nodes, or forget some
+    Nodes(Nodes),
     /// List the fleet's lanes: what waits, and which nodes fit
     Lanes(Listing),
     /// List this host's GPUs
@@ -82,6 +88,10 @@ pub enum Command {
     Doctor(Doctor),
     /// Make a fleet
     Init(Init),
+    /// Show or change the fleet's settings
+    Fleet(Fleet),
+    /// Look after the fleet's queues
+    Queue(Queue),
     /// Print the JSON Schema of a format
     Schema(Schema),
     /// Print a shell's completion script

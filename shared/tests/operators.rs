@@ -1,0 +1,90 @@
+//! What operators do to a fleet, on a store and a queue in memory.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{
+    client::{Client, ClientError},
+    clock::{Chance, SystemClock},
+    fleet::{Fleet, Settings},
+    id::{NodeId, Seq, Team},
+    job::JobSpec,
+    log::Author,
+    node::{Mode, NodeRecord},
+    queue::{Counted, Outgoing, Queue, QueueName, SqliteQueue},
+    record,
+    store::Store,
+};
+
+fn client() -> Client {
+    let clock = Arc::new(SystemClock);
+    let store = Store::open(&"memory:///".parse().expect("url")).expect("opens");
+    let queue = Arc::new(Counted::new(Arc::new(SqliteQueue::in_memory(clock.clone()).expect("opens"))));
+    let settings = Settings { inbox: true, status: true, ..Settings::embedded(None) };
+    let fleet = Fleet::assemble(store, queue, Seq::FIRST, settings);
+    Client::new(fleet, Author::Client("ann@desk".into()), clock, Chance::from_seed(1))
+}
+
+fn node() -> NodeRecord {
+    let sample = include_bytes!("samples/v1/node.json");
+    record::read(sample, NodeRecord::VERSION).expect("loads")
+}
+
+#[tokio::test]
+async fn purged_messages_are_sent_again_for_jobs_that_still_wait() {
+    let client = client();
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        jobs.push(client.submit(JobSpec::new("i"), None).await.expect("submitted").job);
+    }
+    let queue = QueueName::from(&jobs[0].lane);
+    client.purge(&queue).await.expect("purged");
+    client.cancel(&jobs[0].id, None).await.expect("cancelled");
+    assert_eq!(client.resend(None).await.expect("sent"), 2);
+    assert_eq!(client.resend(Some(&jobs[1].lane)).await.expect("sent"), 2, "again, if one wants so");
+    let queues = client.queues().await.expect("lists");
+    let depth = |name: &QueueName| queues.iter().find(|found| found.queue == *name).map(|found| found.depth);
+    assert_eq!(depth(&queue).expect("listed").waiting, 4);
+    assert!(depth(&QueueName::Inbox).is_some() && depth(&QueueName::Dead).is_some());
+}
+
+#[tokio::test]
+async fn dead_letters_are_shown_and_stay() {
+    let client = client();
+    assert_eq!(client.dead_letters().await.expect("none"), []);
+    client.fleet().queue.ensure(&QueueName::Dead).await.expect("made");
+    for i in 0..25 {
+        let mut letter = Outgoing::new(Team::default(), format!("no job {i}"));
+        letter.attributes.insert("reason".into(), "image: required, and missing".into());
+        client.fleet().queue.send(&QueueName::Dead, &letter, Duration::ZERO).await.expect("sent");
+    }
+    for _ in 0..2 {
+        let letters = client.dead_letters().await.expect("reads");
+        assert_eq!(letters.len(), 25);
+        assert_eq!(letters[0].attributes["reason"], "image: required, and missing");
+    }
+    let depth = client.fleet().queue.depth(&QueueName::Dead).await.expect("asked");
+    assert_eq!((depth.waiting, depth.in_flight), (25, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_forgotten_only_when_it_is_gone() {
+    let client = client();
+    let store = &client.fleet().store;
+    let unknown = NodeId::new("nobody").expect("valid");
+    assert!(matches!(client.forget(&unknown).await, Err(ClientError::NoSuchNode(_))));
+    let now = shared::clock::Clock::now(&SystemClock);
+    let fresh = NodeRecord { at: now, mode: Mode::Ready, ..node() };
+    fresh.write(store).await.expect("written");
+    assert!(matches!(client.forget(&fresh.node).await, Err(ClientError::Alive(_))));
+    // Its clock is an hour late, and yet it beats.
+    let late = NodeRecord { at: now - Duration::from_secs(3600), ..fresh };
+    late.write(store).await.expect("written");
+    let beat = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        NodeRecord { counter: late.counter + 1, ..late.clone() }.write(store).await.expect("written");
+    };
+    let (forgotten, ()) = futures::join!(client.forget(&late.node), beat);
+    assert!(matches!(forgotten, Err(ClientError::Alive(_))));
+    client.forget(&late.node).await.expect("it stands still");
+    assert_eq!(client.nodes().await.expect("lists"), []);
+}
