@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shared::{
+    fleet::QueueSettings,
     id::{Attempt, JobId, JobName, NodeId, Team},
     job::Priority,
     log::Phase,
+    queue::AddressError,
     units::{Size, Span},
 };
 use url::Url;
@@ -152,6 +154,11 @@ fn parse_priority(text: &str) -> Result<Priority, String> {
         "low" => Ok(Priority::Low),
         _ => Err("allowed are high, normal, low".into()),
     }
+}
+
+/// The causes on one line: clap prints no others.
+fn parse_queue(text: &str) -> Result<QueueSettings, String> {
+    text.parse().map_err(|error: AddressError| crate::patience::Chain(&error).to_string())
 }
 
 fn parse_phase(text: &str) -> Result<Phase, String> {
@@ -377,9 +384,9 @@ pub struct Init {
     /// The fleet's store: a directory, or a URL such as s3://bucket/prefix
     #[arg(value_name = "URL", value_parser = parse_fleet)]
     pub url: Url,
-    /// The fleet's queue: sqlite, or sqlite:/path/to/file
-    #[arg(long, value_name = "QUEUE", default_value = "sqlite")]
-    pub queue: String,
+    /// The fleet's queue: sqs://REGION/PREFIX, or for one host sqlite or sqlite:/path/to/file
+    #[arg(long, value_name = "QUEUE", default_value = "sqlite", value_parser = parse_queue)]
+    pub queue: QueueSettings,
 }
 
 /// `haul schema`

@@ -1,11 +1,11 @@
 //! `haul nodes`, `lanes`, `gpus`, `init`
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use shared::{
     clock::Chance,
-    fleet::{self, Settings},
+    fleet::{self, QueueSettings, Settings},
     id::NodeId,
     store::{self, Store},
 };
@@ -13,7 +13,6 @@ use shared::{
 use super::Context;
 use crate::{
     cli::{Gpus, Init, Listing, Nodes, NodesCommand},
-    exit::Usage,
     gpu::{self, NoGpus, Nvml, Reader, Simulated},
     render,
 };
@@ -63,18 +62,13 @@ pub async fn gpus(context: &Context, args: Gpus) -> Result<ExitCode> {
 
 /// `haul init`
 pub async fn init(context: &Context, args: &Init) -> Result<ExitCode> {
-    let path = match args.queue.as_str() {
-        "sqlite" => None,
-        queue => match queue.strip_prefix("sqlite:") {
-            Some(path) => Some(std::path::absolute(PathBuf::from(path))?),
-            None => {
-                return Err(Usage(format!("--queue {queue}: write sqlite or sqlite:/path/to/file")).into());
-            }
-        },
-    };
+    let mut queue = args.queue.clone();
+    if let QueueSettings::Sqlite { path: Some(path) } = &mut queue {
+        *path = std::path::absolute(&*path)?;
+    }
     let store = Store::open(&args.url)?;
     store::probe(&store, &Chance::from_os()).await?;
-    fleet::create(&store, Settings::embedded(path)).await?;
+    fleet::create(&store, Settings::suited(queue, &store)).await?;
     context.out.line(format!("made the fleet {}", args.url));
     context.out.line(format!("an agent joins it with: haul agent --fleet {}", args.url));
     Ok(ExitCode::SUCCESS)

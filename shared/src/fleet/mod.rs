@@ -18,7 +18,7 @@ use crate::{
     event::Webhook,
     id::Seq,
     log::Policy,
-    queue::{Counted, Queue, QueueError, SqliteQueue},
+    queue::{Counted, Prefix, Queue, QueueError, SqliteQueue, SqsQueue},
     record::{self, RecordError},
     store::{Created, Key, Store, StoreError},
     units::Span,
@@ -72,6 +72,16 @@ pub enum QueueSettings {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,
     },
+    /// Amazon SQS, or a service that speaks its protocol. As text: `sqs://REGION/PREFIX`.
+    Sqs {
+        /// Such as `eu-central-1`.
+        region: String,
+        /// What the names of the fleet's queues begin with.
+        prefix: Prefix,
+        /// Where the service is, if not at the region's own address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        endpoint: Option<Url>,
+    },
 }
 
 fn default_window() -> u32 {
@@ -101,6 +111,26 @@ impl Settings {
             status: false,
             webhooks: Vec::new(),
             policy: Policy::default(),
+        }
+    }
+
+    /// A fleet of many hosts, whose store and queue are paid for by the request: an idle node's
+    /// day costs cents. Its inbox is open: whoever may send to it is the cloud's own matter.
+    pub fn cloud(queue: QueueSettings) -> Self {
+        Self {
+            queue,
+            beat: Span::secs(15),
+            lane_refresh: Span::secs(15),
+            inbox: true,
+            ..Self::embedded(None)
+        }
+    }
+
+    /// What suits this queue on this store.
+    pub fn suited(queue: QueueSettings, store: &Store) -> Self {
+        match queue {
+            QueueSettings::Sqlite { path } if store.directory().is_some() => Self::embedded(path),
+            queue => Self::cloud(queue),
         }
     }
 }
@@ -136,7 +166,8 @@ pub enum FleetError {
     Exists(Url),
     /// An embedded queue needs a file.
     #[error(
-        "the store {0} is no directory, so say where the queue's file is: --queue sqlite:/path/to/queue.sqlite"
+        "the store {0} is no directory, so say where its queue is: --queue sqs://REGION/PREFIX, or, for one host, \
+         --queue sqlite:/path/to/queue.sqlite"
     )]
     NoQueuePath(Url),
 }
@@ -189,7 +220,7 @@ impl Fleet {
             }
             None => return Err(FleetError::NoFleet(url.clone())),
         };
-        let queue = Arc::new(Counted::new(open_queue(&store, &settings, clock)?));
+        let queue = Arc::new(Counted::new(open_queue(&store, &settings, clock).await?));
         Ok(Self::assemble(store, queue, seq, settings))
     }
 }
@@ -241,7 +272,7 @@ pub async fn create(store: &Store, settings: Settings) -> Result<Settings, Fleet
     }
 }
 
-fn open_queue(
+async fn open_queue(
     store: &Store,
     settings: &Settings,
     clock: Arc<dyn Clock>,
@@ -253,6 +284,9 @@ fn open_queue(
             let path = path.clone().or_else(inside);
             let path = path.ok_or_else(|| FleetError::NoQueuePath(store.url().clone()))?;
             Ok(Arc::new(SqliteQueue::open(&path, clock)?))
+        }
+        QueueSettings::Sqs { region, prefix, endpoint } => {
+            Ok(Arc::new(SqsQueue::open(region, prefix.clone(), endpoint.as_ref(), clock).await))
         }
     }
 }

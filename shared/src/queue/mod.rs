@@ -14,9 +14,11 @@
 //! - *Teams.* A message belongs to a team, for implementations that share out by it.
 //! - *Loss.* All messages may vanish at any time (a purge, a retention limit). The jobs do not.
 
+mod address;
 mod count;
 mod name;
 mod sqlite;
+mod sqs;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -28,9 +30,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Team, Timestamp};
 
+pub use address::AddressError;
 pub use count::Counted;
 pub use name::QueueName;
 pub use sqlite::SqliteQueue;
+pub use sqs::{Prefix, PrefixError, SqsQueue};
 
 /// The most that one message may hold, in bytes: 1 MiB, as SQS has it since August 2025 (Amazon
 /// SQS Developer Guide, "Message quotas").
