@@ -5,14 +5,16 @@
 //! [`parse`] reads TOML, YAML and JSON; [`validate`] holds the rules that go beyond one field's
 //! type. Both report every fault at once, each with its field, its value and what is allowed.
 
+mod env;
 mod parse;
 mod spec;
 mod validate;
 
+pub use env::{EnvName, EnvValue, SecretName};
 pub use parse::{Format, SpecError, parse, parse_value};
 pub use spec::{
-    Arch, ComputeCapability, CudaVersion, EnvName, EnvValue, JobSpec, Mount, OnIsolation, Placement,
-    Priority, Pull, Resources, SecretName, Version2,
+    Arch, ComputeCapability, CudaVersion, JobSpec, Mount, OnIsolation, Placement, Priority, Pull, Resources,
+    Version2,
 };
 pub use validate::{Fault, MAX_SPEC, validate};
 
