@@ -25,6 +25,7 @@ mod notify;
 pub mod outputs;
 pub mod pace;
 mod patience;
+pub mod publish;
 pub mod recover;
 mod render;
 mod runs;

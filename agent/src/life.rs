@@ -2,9 +2,12 @@
 //! adds what only a process has (signals, a control socket, a look at its hardware), or the
 //! simulation, which adds its faults.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{beat, claim, fence, inbox, node::Node, recover, sweep, task::Tasks, watch};
+
+/// How long an agent that stops goes on telling. What is left then waits on disk.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The tasks of an agent that has begun.
 pub struct Life {
@@ -17,6 +20,7 @@ impl Life {
     /// Takes up what an earlier run left, then begins to claim and to beat.
     pub async fn begin(node: &Arc<Node>) -> Self {
         let (claims, tasks) = (Tasks::default(), Tasks::default());
+        tasks.spawn("events", node.events.clone().run(node.log.clone()));
         recover::recover(node).await;
         claims.spawn("claims", claim::run(node.clone()));
         tasks.spawn("beat", beat::run(node.clone()));
@@ -36,6 +40,7 @@ impl Life {
     pub async fn end(self) {
         self.claims.halt().await;
         self.node.attempts.halt().await;
+        self.node.events.settle(LAST_WORDS).await;
         self.tasks.halt().await;
         beat::farewell(&self.node).await;
     }

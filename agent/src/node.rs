@@ -21,6 +21,7 @@ use crate::{
     gpu::Reader,
     ledger::Ledger,
     outputs::Outputs,
+    publish::{Directory, Publisher},
     secret::Secrets,
     task::Tasks,
     volume::Volumes,
@@ -47,6 +48,8 @@ pub struct Node {
     pub gpus: Reader,
     /// What jobs may mount.
     pub volumes: Volumes,
+    /// Who else is told what becomes of jobs.
+    pub events: Publisher,
     /// What jobs may be told.
     pub secrets: Secrets,
     /// Where jobs leave their results.
@@ -99,14 +102,21 @@ impl Node {
             clock.clone(),
             Some(&config.state_dir),
         );
+        let secrets = Secrets::new(config.secrets_dir.clone());
+        let spool = Arc::new(Directory(config.state_dir.join("events")));
+        let events =
+            Publisher::new(id.clone(), fleet.clone(), secrets.clone(), spool, clock.clone(), chance.clone());
+        let ears = events.clone();
         Self {
-            log: Log::new(fleet.store.clone(), clock.clone(), chance.clone(), author),
+            log: Log::new(fleet.store.clone(), clock.clone(), chance.clone(), author)
+                .watched(move |job, entry| ears.seen(job, entry)),
+            events,
             fence,
             chance,
             members: Members::default(),
             index: Index::new(fleet.store.clone()),
             volumes: Volumes::new(config.volumes.clone()),
-            secrets: Secrets::new(config.secrets_dir.clone()),
+            secrets,
             outputs: Outputs::new(config.outputs_dir.clone()),
             ledger: Ledger::new(capacity, config.labels.clone()),
             id,

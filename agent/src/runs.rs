@@ -4,13 +4,14 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Result;
+use async_trait::async_trait;
 use shared::{
     client::Client,
     clock::{Chance, Clock},
     fleet::Fleet,
     id::{JobId, NodeId, Seq},
     log::Author,
-    queue::{Counted, SqliteQueue},
+    queue::{Counted, Depth, Outgoing, Queue, QueueError, QueueName, Receipt, Received, SqliteQueue},
 };
 
 use crate::{beat, config::AgentConfig, daemon, recover, task::Tasks};
@@ -31,12 +32,14 @@ fn dir(state_dir: &Path) -> std::path::PathBuf {
     state_dir.join("runs")
 }
 
-/// The fleet as a run sees it: the same store, and a queue that only it sees.
+/// The fleet as a run sees it: the same store, and lanes that only it sees; what becomes of the
+/// job is told to the same status queue.
 ///
 /// # Errors
 /// When there is no memory for the queue.
 pub fn fleet_of(fleet: &Fleet, clock: Arc<dyn Clock>) -> Result<Fleet> {
-    let queue = Arc::new(Counted::new(Arc::new(SqliteQueue::in_memory(clock)?)));
+    let own = SqliteQueue::in_memory(clock)?;
+    let queue = Arc::new(Counted::new(Arc::new(Aside { own, fleet: fleet.queue.clone() })));
     let mut settings = (*fleet.settings()).clone();
     // Somebody waits at the terminal: what the platform cannot do, it says at once.
     settings.policy.platform_retries = 0;
@@ -54,6 +57,67 @@ pub async fn watch(config: AgentConfig, fleet: Fleet, clock: Arc<dyn Clock>) {
         tokio::time::sleep(EVERY).await;
     }
 }
+
+/// Queues of a run's own beside the fleet's status queue.
+struct Aside {
+    own: SqliteQueue,
+    fleet: Arc<Counted>,
+}
+
+impl Aside {
+    fn of(&self, queue: &QueueName) -> &dyn Queue {
+        if *queue == QueueName::Status { &*self.fleet } else { &self.own }
+    }
+}
+
+#[async_trait]
+impl Queue for Aside {
+    async fn ensure(&self, queue: &QueueName) -> Result<(), QueueError> {
+        self.of(queue).ensure(queue).await
+    }
+
+    async fn send(&self, queue: &QueueName, message: &Outgoing, delay: Duration) -> Result<(), QueueError> {
+        self.of(queue).send(queue, message, delay).await
+    }
+
+    async fn receive(
+        &self,
+        queue: &QueueName,
+        max: usize,
+        wait: Duration,
+        visibility: Duration,
+    ) -> Result<Vec<Received>, QueueError> {
+        self.of(queue).receive(queue, max, wait, visibility).await
+    }
+
+    async fn delete(&self, queue: &QueueName, receipt: &Receipt) -> Result<(), QueueError> {
+        self.of(queue).delete(queue, receipt).await
+    }
+
+    async fn change_visibility(
+        &self,
+        queue: &QueueName,
+        receipt: &Receipt,
+        visibility: Duration,
+    ) -> Result<(), QueueError> {
+        self.of(queue).change_visibility(queue, receipt, visibility).await
+    }
+
+    async fn depth(&self, queue: &QueueName) -> Result<Depth, QueueError> {
+        self.of(queue).depth(queue).await
+    }
+
+    async fn purge(&self, queue: &QueueName) -> Result<(), QueueError> {
+        self.of(queue).purge(queue).await
+    }
+
+    async fn list(&self) -> Result<Vec<QueueName>, QueueError> {
+        self.own.list().await
+    }
+}
+
+/// How long the end of a killed run waits for receivers of its events.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Stops and finishes what killed runs have left.
 pub async fn tidy(config: AgentConfig, fleet: Fleet, clock: Arc<dyn Clock>) {
@@ -84,8 +148,10 @@ async fn tidy_one(config: &AgentConfig, fleet: &Fleet, clock: Arc<dyn Clock>, jo
     client.cancel(job, Some("haul run was killed".into())).await?;
     let tasks = Tasks::default();
     tasks.spawn("beat", beat::run(node.clone()));
+    tasks.spawn("events", node.events.clone().run(node.log.clone()));
     recover::recover(&node).await;
     node.attempts.finished().await;
+    node.events.settle(LAST_WORDS).await;
     tasks.halt().await;
     beat::forget(&node).await;
     std::fs::remove_dir_all(state_dir)?;

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    event::Told,
     id::{Attempt, JobId, LaneId, NodeId, Seq, Timestamp},
     job::JobSpec,
     log::{Job, Outcome, State, Tally},
@@ -47,6 +48,9 @@ pub struct Message {
     /// Rather not on this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub avoid: Option<NodeId>,
+    /// How far its events have been told; from the beginning where the sender does not know.
+    #[serde(default, skip_serializing_if = "Told::is_none")]
+    pub told: Told,
 }
 
 /// Specs up to this many bytes of JSON travel with their message.
@@ -73,7 +77,15 @@ impl Message {
             last: *last,
             not_before: *not_before,
             avoid: avoid.clone(),
+            told: Told::default(),
         })
+    }
+
+    /// The message, with how far the job's events have been told.
+    #[must_use]
+    pub fn told(mut self, told: Told) -> Self {
+        self.told = told;
+        self
     }
 
     /// The text that is sent.

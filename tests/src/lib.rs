@@ -6,11 +6,13 @@
 
 pub mod agent;
 pub mod engine;
+pub mod receiver;
 pub mod world;
 
 use std::time::{Duration, Instant};
 
 pub use agent::Agent;
+pub use receiver::{Mood, Receiver};
 pub use world::{Done, World};
 
 /// How long a condition may take before the test fails. Generous: two cores may run several

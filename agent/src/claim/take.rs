@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::{
+    event::Told,
     id::{JobId, LaneId},
     index::Shelf,
     lane::Misfit,
@@ -36,7 +37,7 @@ const SETTLING_DELAY: Duration = Duration::from_secs(1);
 /// What is to be done with a message.
 enum Verdict {
     /// The job is ours to claim.
-    Claim(Box<Job>, Holding),
+    Claim(Box<Job>, Holding, Told),
     /// Not now, or not here.
     Later(Duration),
     /// It says nothing that is true any more.
@@ -53,11 +54,11 @@ pub(super) async fn take(node: &Arc<Node>, lane: &LaneId, received: Received) {
         }
     };
     match verdict {
-        Verdict::Claim(job, holding) => {
+        Verdict::Claim(job, holding, told) => {
             node.ledger.served(lane);
             let span = tracing::info_span!("job", job = %job.id, attempt = %holding.attempt, node = %node.id);
             let (owner, lane) = (node.clone(), lane.clone());
-            let task = async move { claim(owner, lane, *job, holding, received).await };
+            let task = async move { claim(owner, lane, *job, holding, told, received).await };
             node.attempts.spawn("attempt", task.instrument(span));
         }
         Verdict::Later(delay) => {
@@ -83,7 +84,7 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
             return Ok(Verdict::Later(Duration::from_secs(30)));
         }
     };
-    let id = message.job.clone();
+    let (id, told, mark) = (message.job.clone(), message.told, message.seq);
     let job = match message.into_job(lane) {
         Some(job) => job,
         None => match node.log.read(&id).await? {
@@ -91,7 +92,11 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
             None => return Ok(Verdict::Stale),
         },
     };
-    let State::Queued { not_before, avoid, .. } = &job.state else { return Ok(Verdict::Stale) };
+    let State::Queued { not_before, avoid, .. } = &job.state else {
+        // It may be all that tells of a job that was cancelled while it waited.
+        node.events.note(&job, mark, told).await;
+        return Ok(Verdict::Stale);
+    };
     let now = node.clock.now();
     if let Some(early) = not_before.and_then(|time| (time - now).to_std().ok()).filter(|wait| !wait.is_zero())
     {
@@ -107,7 +112,7 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
         return Ok(Verdict::Later(Duration::from_secs(10)));
     }
     Ok(match node.ledger.take(&id, job.next_attempt(), &job.spec, job.memory()) {
-        Take::Given(holding) => Verdict::Claim(Box::new(job), holding),
+        Take::Given(holding) => Verdict::Claim(Box::new(job), holding, told),
         Take::Already => Verdict::Stale,
         Take::Settling => Verdict::Later(SETTLING_DELAY),
         // The next beat's look at it is soon enough; another agent may have it meanwhile.
@@ -153,7 +158,14 @@ async fn delete(node: &Node, lane: &LaneId, received: &Received) {
 
 /// Writes the claim and runs the job. The marker is created before the claim and the old one
 /// deleted after it, so that the job is on some shelf at every moment.
-async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, received: Received) {
+async fn claim(
+    node: Arc<Node>,
+    lane: LaneId,
+    mut job: Job,
+    holding: Holding,
+    told: Told,
+    received: Received,
+) {
     let gpus = holding.gpus.len();
     let entry = node.log.draft(
         job.next,
@@ -170,6 +182,7 @@ async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, re
         node.ledger.give_back(&job.id);
         return delete(&node, &lane, &received).await;
     }
+    node.events.note(&job, entry.seq, told).await;
     let (proven, began) = (node.fence.epoch(), node.clock.elapsed());
     insist("the job's marker", || node.index.add(&job)).await;
     match insist("the claim", || node.log.create(&job.id, &entry)).await {
@@ -190,6 +203,7 @@ async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, re
         }
         Put::Lost => {
             tracing::debug!(%lane, "the message was stale");
+            node.events.wake(&job.id);
             stale(&node, &job.id, &before).await;
             delete(&node, &lane, &received).await;
             node.ledger.give_back(&job.id);

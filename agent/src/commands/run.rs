@@ -4,7 +4,7 @@
 //! but no queue is asked: this process is a node of its own for as long as it runs, with a queue
 //! in memory that only it sees, and takes the job itself.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 use clap::ArgMatches;
@@ -28,6 +28,9 @@ use crate::{
     runs,
     task::Tasks,
 };
+
+/// How long the run waits for receivers of its events, which hear nothing afterwards.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Runs a job and ends with its code.
 pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<ExitCode> {
@@ -53,10 +56,12 @@ pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<E
     tasks.spawn("fence", fence::watch(node.clone()));
     client.submit_local(spec, id.clone()).await?;
     claims.spawn("claims", claim::run(node.clone()));
+    claims.spawn("events", node.events.clone().run(node.log.clone()));
     claims.spawn("pulls", progress::pulls(node.clone()));
     let code = follow(context, &client, &node, &id).await;
-    claims.halt().await;
     node.attempts.finished().await;
+    node.events.settle(LAST_WORDS).await;
+    claims.halt().await;
     tidying.halt().await;
     tasks.halt().await;
     beat::forget(&node).await;

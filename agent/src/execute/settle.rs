@@ -58,6 +58,7 @@ pub async fn leave(node: &Node, job: &Job) {
 pub async fn send(node: &Node, job: &Job) {
     let Some(message) = Message::of(job) else { return };
     let delay = delay(message.not_before, node.clock.now());
+    let message = message.told(node.events.told(job));
     let outgoing = Outgoing::new(job.spec.team.clone(), message.to_body());
     let queue = QueueName::from(&job.lane);
     insist("the job's message", async || -> Result<(), QueueError> {

@@ -10,6 +10,7 @@ mod logs;
 mod operate;
 mod resolve;
 mod submit;
+mod tell;
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,6 +22,7 @@ pub use submit::Submission;
 
 use crate::{
     clock::{Chance, Clock},
+    event::Told,
     fleet::{Fleet, FleetError},
     id::{JobId, LaneId, NodeId, Timestamp},
     index::{Index, Shelf},
@@ -221,9 +223,14 @@ impl Client {
         let mut job = self.job(id).await?;
         let before = Shelf::of(&job);
         let request = CancelRequested { reason };
-        self.log
+        let mut waiting = None;
+        let entry = self
+            .log
             .append(&mut job, |job| match &job.state {
-                State::Queued { .. } => Some(Event::Cancelled),
+                State::Queued { .. } => {
+                    waiting = Some(job.clone());
+                    Some(Event::Cancelled)
+                }
                 State::Held(_) if job.cancel_requested.is_none() => {
                     Some(Event::CancelRequested(request.clone()))
                 }
@@ -234,6 +241,10 @@ impl Client {
             State::Held(_) => Ok(Cancel::Requested),
             State::Done { phase: crate::log::Phase::Cancelled, outcome: None, .. } => {
                 self.index.add(&job).await?;
+                if let (Some(entry), Some(waiting)) = (entry, waiting) {
+                    let told = self.tell(&job, &entry).await;
+                    self.leave_to_a_node(&waiting, told).await?;
+                }
                 for shelf in [before, Shelf::Parked { lane: job.lane.clone(), team: job.spec.team.clone() }] {
                     self.index.remove(&shelf, id).await?;
                 }
@@ -257,17 +268,18 @@ impl Client {
         queued.state = State::Queued { since: self.now(), not_before: None, avoid: None, last: None };
         self.index.add(&queued).await?;
         let ours = self.log.append(&mut job, |job| job.phase().is_final().then_some(Event::Retried)).await?;
-        if ours.is_some() {
-            self.send(&job).await?;
+        if let Some(entry) = ours {
+            let told = self.tell(&job, &entry).await;
+            self.send(&job, told).await?;
             self.index.remove(&before, id).await?;
         }
         Ok(job)
     }
 
-    /// Sends the message of a job that waits.
-    async fn send(&self, job: &Job) -> Result<(), ClientError> {
+    /// Sends the message of a job that waits, whose events have been told so far.
+    async fn send(&self, job: &Job, told: Told) -> Result<(), ClientError> {
         let Some(message) = Message::of(job) else { return Ok(()) };
-        let outgoing = Outgoing::new(job.spec.team.clone(), message.to_body());
+        let outgoing = Outgoing::new(job.spec.team.clone(), message.told(told).to_body());
         let queue = QueueName::from(&job.lane);
         self.fleet.queue.ensure(&queue).await?;
         self.fleet.queue.send(&queue, &outgoing, Duration::ZERO).await?;

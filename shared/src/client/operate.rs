@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Client, ClientError};
 use crate::{
+    event::Told,
     id::{LaneId, NodeId, Timestamp},
     log::State,
     node::{Mode, NodeRecord},
@@ -96,7 +97,7 @@ impl Client {
                 let Some(job) = self.log.read(&marker.job).await? else { return Ok(false) };
                 let waits = matches!(job.state, State::Queued { .. });
                 if waits {
-                    self.send(&job).await?;
+                    self.send(&job, Told::default()).await?;
                 }
                 Ok::<_, ClientError>(waits)
             })

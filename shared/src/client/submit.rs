@@ -2,6 +2,7 @@
 
 use super::{Client, ClientError, lane_key};
 use crate::{
+    event::Told,
     id::{JobId, Seq},
     index::{GRACE, Shelf, Summary},
     job::JobSpec,
@@ -72,8 +73,9 @@ impl Client {
                     // A sweep may have taken it for one that leads nowhere.
                     self.index.add_to(&shelf, &summary).await?;
                 }
+                let told = self.tell(&job, &entry).await;
                 if shelf == sent {
-                    self.send(&job).await?;
+                    self.send(&job, told).await?;
                 } else {
                     let room = window.room(&lane_id, &team).await?;
                     if room > 0 {
@@ -98,7 +100,7 @@ impl Client {
             return Err(ClientError::IdInUse(job.id));
         }
         if job.attempt.is_none() {
-            self.send(&job).await?;
+            self.send(&job, Told::default()).await?;
         }
         Ok(Submission { job, new: false })
     }

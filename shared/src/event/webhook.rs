@@ -60,7 +60,7 @@ impl EventType {
     pub const REFUSED: Self = Self(Cow::Borrowed("inbox.refused"));
 
     /// The type of an entry of a job's log, by its [name](crate::log::Event::name).
-    pub fn of(name: &str) -> Self {
+    pub(super) fn of(name: &str) -> Self {
         Self(format!("job.{}", name.replace(' ', "_")).into())
     }
 

@@ -9,6 +9,8 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::event::Webhook;
+
 use super::{
     spec::{JobSpec, Mount, Placement, Resources},
     validate::{Fault, MAX_SPEC, validate},
@@ -131,6 +133,7 @@ fn read_job(value: Value, faults: &mut Vec<Fault>) -> Option<JobSpec> {
         resources: fields.table("resources", read_resources).unwrap_or_default(),
         placement: fields.table("placement", read_placement).unwrap_or_default(),
         mounts: fields.tables("mounts", read_mount),
+        webhooks: fields.tables("webhooks", read_webhook),
         array_index: fields.optional("array_index"),
     };
     fields.close();
@@ -165,6 +168,13 @@ fn read_mount(mut fields: Fields<'_>) -> Option<Mount> {
     let (path, read_only) = (fields.optional("path"), fields.or("read_only", false));
     fields.close();
     Some(Mount { volume: volume?, path, target: target?, read_only })
+}
+
+fn read_webhook(mut fields: Fields<'_>) -> Option<Webhook> {
+    let (url, secret) = (fields.required("url"), fields.required("secret"));
+    let events = fields.one_or_many("events");
+    fields.close();
+    Some(Webhook { url: url?, secret: secret?, events })
 }
 
 /// A table being read: what was taken, what is left, what was wrong.
@@ -286,6 +296,16 @@ impl<'f> Fields<'f> {
 mod tests {
     use super::*;
     use crate::units::{Size, Span};
+
+    #[test]
+    fn what_is_wrong_with_a_webhook_is_said() {
+        let hook = |rest: &str| faults(&format!("image = \"i\"\n[[webhooks]]\n{rest}\n"));
+        assert_eq!(hook("url = \"https://x/y\""), ["webhooks[0].secret: required, and missing"]);
+        let said = hook("url = \"ftp://x/y\"\nsecret = \"S\"");
+        assert!(said[0].contains("webhooks[0].url") && said[0].contains("https://"), "{said:?}");
+        let said = hook("url = \"https://x/y\"\nsecret = \"S\"\nevents = [\"job.end\"]");
+        assert!(said[0].contains("job.ended"), "{said:?}");
+    }
 
     const FULL: &str = r#"
         name = "resnet50"

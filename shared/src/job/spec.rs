@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::env::{EnvName, EnvValue, SecretName};
 use crate::{
+    event::Webhook,
     id::{JobName, Team, VolumeName},
     units::{Size, Span, UnitError},
 };
@@ -81,6 +82,9 @@ pub struct JobSpec {
     /// Volumes of the host that the container sees.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
+    /// Who is told of what becomes of the job, beside whom the fleet tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<Webhook>,
     /// Which element of an array of jobs this is; set by `haul submit --array`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub array_index: Option<u32>,
@@ -114,6 +118,7 @@ impl JobSpec {
             resources: Resources::default(),
             placement: Placement::default(),
             mounts: Vec::new(),
+            webhooks: Vec::new(),
             array_index: None,
         }
     }

@@ -8,6 +8,9 @@ use crate::units::Size;
 /// The largest job, in bytes of its JSON or of its file: 256 KiB.
 pub const MAX_SPEC: usize = 256 << 10;
 
+/// The most webhooks of a job.
+const MAX_WEBHOOKS: usize = 8;
+
 /// One thing wrong with a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -103,6 +106,12 @@ pub fn validate(spec: &JobSpec) -> Vec<Fault> {
         spec.mounts.len().into(),
         "each with a target of its own",
     );
+    for (i, webhook) in spec.webhooks.iter().enumerate() {
+        let fault = webhook.fault();
+        let field = format!("webhooks[{i}].url");
+        check(fault.is_none(), &field, webhook.url.as_str().into(), fault.unwrap_or_default());
+    }
+    check(spec.webhooks.len() <= MAX_WEBHOOKS, "webhooks", spec.webhooks.len().into(), "at most 8");
     for secret in &spec.secrets {
         let clash = spec.env.keys().any(|name| name.as_str() == secret.as_str());
         check(!clash, "secrets", secret.as_str().into(), "a variable that env does not set as well");

@@ -53,7 +53,11 @@ pub struct Log {
     clock: Arc<dyn Clock>,
     chance: Chance,
     author: Author,
+    watch: Option<Watch>,
 }
+
+/// Is told of entries.
+type Watch = Arc<dyn Fn(&JobId, &Entry) + Send + Sync>;
 
 /// How many entries are fetched at once.
 const PARALLEL: usize = 16;
@@ -61,7 +65,20 @@ const PARALLEL: usize = 16;
 impl Log {
     /// Logs in this store; entries will carry this author.
     pub fn new(store: Store, clock: Arc<dyn Clock>, chance: Chance, author: Author) -> Self {
-        Self { store, clock, chance, author }
+        Self { store, clock, chance, author, watch: None }
+    }
+
+    /// Tells `watch` of each entry that is created through this log, as soon as it is there, and
+    /// of each that [`Log::refresh`] finds.
+    #[must_use]
+    pub fn watched(self, watch: impl Fn(&JobId, &Entry) + Send + Sync + 'static) -> Self {
+        Self { watch: Some(Arc::new(watch)), ..self }
+    }
+
+    fn seen(&self, job: &JobId, entry: &Entry) {
+        if let Some(watch) = &self.watch {
+            watch(job, entry);
+        }
     }
 
     fn prefix(job: &JobId) -> String {
@@ -123,6 +140,7 @@ impl Log {
         let mut news = Vec::new();
         while let Some(entry) = self.entry(&job.id, job.next).await? {
             job.apply(&entry)?;
+            self.seen(&job.id, &entry);
             news.push(entry);
         }
         Ok(news)
@@ -142,12 +160,16 @@ impl Log {
     /// before it decides anything else.
     pub async fn create(&self, job: &JobId, entry: &Entry) -> Result<Put, LogError> {
         let body = record::write(entry);
-        Ok(match self.store.create(&Self::key(job, entry.seq), body.clone()).await? {
+        let put = match self.store.create(&Self::key(job, entry.seq), body.clone()).await? {
             Created::New => Put::Won,
             // The body holds the nonce, so equal bodies are the same draft.
             Created::Exists(found) if found == body => Put::Won,
             Created::Exists(_) => Put::Lost,
-        })
+        };
+        if put == Put::Won {
+            self.seen(job, entry);
+        }
+        Ok(put)
     }
 
     /// Decides on the job as it stands and appends what was decided; when somebody else was
