@@ -18,7 +18,12 @@ const PURE: &[&str] = &[
     "shared/src/log/policy.rs",
     "agent/src/claim/order.rs",
     "agent/src/execute/outcome.rs",
+    "agent/src/publish/desk.rs",
+    "agent/src/publish/note.rs",
+    "agent/src/publish/track.rs",
     "agent/src/recover/plan.rs",
+    "shared/src/event/signature.rs",
+    "shared/src/event/status.rs",
 ];
 
 fn rust_files(dir: &Path) -> Vec<PathBuf> {

@@ -60,7 +60,9 @@ pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<E
     claims.spawn("pulls", progress::pulls(node.clone()));
     let code = follow(context, &client, &node, &id).await;
     node.attempts.finished().await;
-    node.events.settle(LAST_WORDS).await;
+    if node.events.settle(LAST_WORDS).await > 0 {
+        tracing::warn!("a receiver of status events has not heard all of this run, and will not");
+    }
     claims.halt().await;
     tidying.halt().await;
     tasks.halt().await;

@@ -165,15 +165,18 @@ impl Publisher {
         desk.told_of(&job.id, job.next)
     }
 
-    /// Waits until all that can be told has been, or for so long.
-    pub async fn settle(&self, limit: Duration) {
+    /// Waits until all that can be told has been, or for so long. Gives how many jobs are left of
+    /// which somebody is still to hear.
+    pub async fn settle(&self, limit: Duration) -> usize {
         let quiet = async {
             while !self.desk().is_quiet() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
+        // What is late stays noted.
         let _ = tokio::time::timeout(limit, quiet).await;
         self.flush().await;
+        self.desk().len()
     }
 
     /// Goes on where an earlier run was, and tells, until it is dropped.
