@@ -103,7 +103,8 @@ async fn submit(client: &Client, id: &JobId, body: &str) -> Result<(), Refused> 
 
 async fn bury(node: &Node, message: &Received, reason: String) -> Result<(), QueueError> {
     let mut letter = Outgoing::new(Team::default(), message.body.as_str());
-    letter.attributes.insert("reason".into(), reason.chars().take(LONGEST_REASON).collect());
+    let reason: String = reason.chars().take(LONGEST_REASON).collect();
+    letter.attributes.insert("reason".into(), reason.clone());
     letter.attributes.insert("message".into(), message.id.clone());
     let beside = letter.size() - letter.body.len();
     let mut most = letter.body.len().min(MAX_MESSAGE - beside);
@@ -111,6 +112,9 @@ async fn bury(node: &Node, message: &Received, reason: String) -> Result<(), Que
         most -= 1;
     }
     letter.body.truncate(most);
+    if node.fleet.settings().status {
+        node.events.refused(&message.id, &reason).await?;
+    }
     match node.fleet.queue.send(&QueueName::Dead, &letter, Duration::ZERO).await {
         Err(QueueError::NoSuchQueue { .. }) => {
             node.fleet.queue.ensure(&QueueName::Dead).await?;

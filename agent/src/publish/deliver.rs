@@ -65,6 +65,12 @@ impl Courier {
         }
     }
 
+    /// Tells the status queue of something in the inbox that is no job.
+    pub async fn refused(&self, message: &str, reason: &str) -> Result<(), QueueError> {
+        let event = StatusEvent::refused(message, reason, self.clock.now());
+        self.send(&Outgoing::new(Team::default(), event.to_body())).await
+    }
+
     async fn send(&self, message: &Outgoing) -> Result<(), QueueError> {
         match self.queue.send(&QueueName::Status, message, Duration::ZERO).await {
             Err(QueueError::NoSuchQueue { .. }) => {}

@@ -6,7 +6,7 @@
 //! refuses goes behind the others. Of one job, a receiver is told one event at a time, in order.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -26,6 +26,9 @@ pub const MOST: usize = 5_000;
 
 /// Events of a job that are held in memory; others are read from its log again.
 const EVENTS: usize = 8;
+
+/// Jobs that are over, and known to have been told of.
+const REMEMBERED: usize = 64;
 
 /// How long a receiver may fail before its events are given up.
 const GIVE_UP: Duration = Duration::from_secs(5 * 86_400);
@@ -66,6 +69,8 @@ pub struct Desk {
     tracks: BTreeMap<JobId, Track>,
     lines: BTreeMap<Receiver, Line>,
     removed: BTreeSet<JobId>,
+    /// Of jobs of which everybody knows all that was this node's to tell, where that ended.
+    complete: VecDeque<(JobId, Seq)>,
     looked: Duration,
 }
 
@@ -73,7 +78,7 @@ impl Desk {
     /// Of this node; nothing is to be told.
     pub fn new(node: NodeId) -> Self {
         let (tracks, lines, removed) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { node, tracks, lines, removed, looked: Duration::ZERO }
+        Self { node, tracks, lines, removed, complete: VecDeque::new(), looked: Duration::ZERO }
     }
 
     /// Jobs in memory.
@@ -251,6 +256,10 @@ impl Desk {
         let lowest = track.progress.values().map(|progress| progress.next).min();
         track.events.retain(|seq, _| lowest.is_some_and(|lowest| *seq >= lowest));
         if track.progress.is_empty() {
+            self.complete.extend(over.map(|over| (job.clone(), over)));
+            if self.complete.len() > REMEMBERED {
+                self.complete.pop_front();
+            }
             self.tracks.remove(job);
             self.removed.insert(job.clone());
         }
@@ -327,9 +336,13 @@ impl Desk {
                 .all(|track| track.progress.values().all(|progress| progress.step != Step::Reading))
     }
 
-    /// How far the job's events have been told, where its next entry goes to `next`.
+    /// How far the job's events have been told, as far as this node knows, where its next entry
+    /// goes to `next`.
     pub fn told_of(&self, job: &JobId, next: Seq) -> Told {
-        let Some(track) = self.tracks.get(job) else { return Told::all_before(next) };
+        let Some(track) = self.tracks.get(job) else {
+            let complete = self.complete.iter().any(|(told, over)| told == job && *over == next);
+            return if complete { Told::all_before(next) } else { Told::default() };
+        };
         let lowest = |which: fn(&Receiver) -> bool| {
             let of = track.progress.iter().filter(|(to, _)| which(to));
             of.map(|(_, progress)| progress.next).min().unwrap_or(next)

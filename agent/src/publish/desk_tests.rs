@@ -33,7 +33,7 @@ fn lane() -> LaneId {
 
 fn submitted() -> Entry {
     let spec = JobSpec::new("i");
-    let event = Event::Submitted(Box::new(Submitted { spec, lane: lane() }));
+    let event = Event::Submitted(Box::new(Submitted { spec, lane: lane(), local: false }));
     entry(0, Author::Client("ann@desk".into()), event)
 }
 
@@ -138,6 +138,8 @@ fn all_of_a_life_is_told_in_order_and_then_forgotten() {
     }
     assert_eq!(run(&mut desk, &job, &life(), at(1), &[]), [(Receiver::Status, 2), (Receiver::Status, 3)]);
     assert_eq!(desk.len(), 0, "nothing more is this node's to tell");
+    assert_eq!(desk.told_of(&job, Seq(4)), Told::all_before(Seq(4)), "the next node goes on there");
+    assert_eq!(desk.told_of(&job, Seq(5)), Told::default(), "of what came later nothing is known");
 }
 
 #[test]

@@ -31,6 +31,7 @@ use shared::{
     fleet::{Fleet, Settings},
     id::{JobId, NodeId, Seq},
     log::{Entry, Job, Log},
+    queue::QueueError,
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify},
@@ -107,8 +108,11 @@ impl Publisher {
 
     /// Hears of an entry that stands in a job's log.
     pub fn seen(&self, job: &JobId, entry: &Entry) {
-        self.desk().seen(job, entry, self.now());
-        self.0.news.notify_one();
+        let mut desk = self.desk();
+        if desk.has(job) {
+            desk.seen(job, entry, self.now());
+            self.0.news.notify_one();
+        }
     }
 
     /// Notes that this node is about to write at `mark` into the log of this job, which it does not
@@ -156,13 +160,17 @@ impl Publisher {
         self.0.news.notify_one();
     }
 
-    /// How far the events of a job that this node gives away have been told.
+    /// How far the events of a job whose message this node sends have been told, as far as it knows.
     pub fn told(&self, job: &Job) -> Told {
-        let desk = self.desk();
-        if !desk.has(&job.id) && self.0.more.load(Ordering::Relaxed) {
-            return Told::default();
-        }
-        desk.told_of(&job.id, job.next)
+        self.desk().told_of(&job.id, job.next)
+    }
+
+    /// Tells the status queue of something in the inbox that is no job.
+    ///
+    /// # Errors
+    /// [`QueueError`]; it may have been told then.
+    pub async fn refused(&self, message: &str, reason: &str) -> Result<(), QueueError> {
+        self.0.courier.refused(message, reason).await
     }
 
     /// Waits until all that can be told has been, or for so long. Gives how many jobs are left of
@@ -199,14 +207,17 @@ impl Publisher {
                     Action::Remove { job } => self.remove(&job).await,
                 }
             }
-            let wake_at = self.desk().wake_at();
-            let wait = wake_at.map_or(FLUSH, |at| at.saturating_sub(self.now()));
+            let (now, wake_at) = (self.now(), self.desk().wake_at());
+            let wait = wake_at.map_or(FLUSH, |at| at.saturating_sub(now));
+            let idle = wake_at.is_none() && !self.0.more.load(Ordering::Relaxed);
+            // First what came back, since it decides on what is next; an agent with nothing to tell
+            // has no timers. All may be dropped: what is done is noted when it has been done.
             tokio::select! {
                 biased;
                 Some(done) = flights.next(), if !flights.is_empty() => self.done(done),
                 () = self.0.news.notified() => {}
-                _ = flush.tick() => self.flush().await,
-                () = tokio::time::sleep(wait) => {}
+                _ = flush.tick(), if !idle => self.flush().await,
+                () = tokio::time::sleep(wait), if !idle => {}
             }
         }
     }

@@ -57,12 +57,17 @@ pub async fn one(node: &Arc<Node>, from: &NodeId, id: &JobId, evidence: &Evidenc
     let chunks = Chunks::new(node.fleet.store.clone(), id.clone(), claim.attempt);
     let output = OutputSize { chunks: chunks.count().await.map_err(failed)? };
     let entry = node.log.draft(job.next, ended(node, &job, from, output));
+    // Nobody knows how far the lost node was with telling.
+    node.events.tell(&job, shared::id::Seq::FIRST).await;
     if !still_gone(node, from, &job, evidence).await? {
         return Err(Stopped::Alive);
     }
     match node.log.create(id, &entry).await.map_err(failed)? {
         Put::Won => {}
-        Put::Lost => return Err(Stopped::Alive),
+        Put::Lost => {
+            node.events.wake(id);
+            return Err(Stopped::Alive);
+        }
     }
     if job.apply(&entry).is_err() {
         return Ok(());
