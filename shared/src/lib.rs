@@ -21,6 +21,7 @@ pub mod message;
 pub mod mutant;
 pub mod node;
 pub mod output;
+pub mod policy;
 pub mod queue;
 pub mod record;
 pub mod store;

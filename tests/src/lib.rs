@@ -5,14 +5,20 @@
 //! here sleeps for a fixed time; everything waits for a condition ([`eventually`]).
 
 pub mod agent;
+pub mod cloud;
+pub mod emulator;
 pub mod engine;
 pub mod receiver;
+pub mod proxy;
 pub mod world;
 
 use std::time::{Duration, Instant};
 
 pub use agent::Agent;
 pub use receiver::{Mood, Receiver};
+pub use cloud::Cloud;
+pub use emulator::Emulator;
+pub use proxy::Proxy;
 pub use world::{Done, World};
 
 /// How long a condition may take before the test fails. Generous: two cores may run several

@@ -40,10 +40,17 @@ pub fn haul() -> PathBuf {
     found.expect("haul is not built; run: cargo build")
 }
 
-/// A fleet in a temporary directory.
+/// A fleet in a temporary directory, or at a cloud's emulator.
 pub struct World {
     dir: TempDir,
     engine: Option<String>,
+    cloud: Option<Cloud>,
+}
+
+/// A fleet that is not in a directory.
+struct Cloud {
+    fleet: String,
+    env: Vec<(String, String)>,
 }
 
 /// What a command did.
@@ -88,7 +95,15 @@ impl Default for World {
 impl World {
     /// A fleet on the machine's own engine.
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("temporary directory"), engine: None }
+        Self { dir: tempfile::tempdir().expect("temporary directory"), engine: None, cloud: None }
+    }
+
+    /// A fleet at this URL, on the machine's own engine, whose commands and agents find this in
+    /// their environment.
+    pub fn in_cloud(fleet: String, env: Vec<(String, String)>) -> Self {
+        let mut world = Self::new();
+        world.cloud = Some(Cloud { fleet, env });
+        world
     }
 
     /// A fleet with these settings, on the machine's own engine.
@@ -132,19 +147,27 @@ impl World {
 
     /// The fleet's URL.
     pub fn fleet(&self) -> String {
-        format!("file://{}/fleet", self.dir.path().display())
+        match &self.cloud {
+            Some(cloud) => cloud.fleet.clone(),
+            None => format!("file://{}/fleet", self.dir.path().display()),
+        }
     }
 
     /// A command on this fleet, ready to start.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(haul());
         // Nothing of whoever runs the tests.
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HAUL_")) {
+        for (name, _) in
+            std::env::vars().filter(|(name, _)| name.starts_with("HAUL_") || name.starts_with("AWS_"))
+        {
             command.env_remove(name);
         }
         command.args(args).current_dir(self.dir.path());
         command.env("HAUL_FLEET", self.fleet()).env("HAUL_STATE_DIR", self.path("state"));
         command.env("XDG_DATA_HOME", self.path("data"));
+        if let Some(cloud) = &self.cloud {
+            command.envs(cloud.env.iter().map(|(name, value)| (name, value)));
+        }
         if let Some(engine) = &self.engine {
             command.env("HAUL_ENGINE", engine);
         }

@@ -387,6 +387,12 @@ pub struct Init {
     /// The fleet's queue: sqs://REGION/PREFIX, or for one host sqlite or sqlite:/path/to/file
     #[arg(long, value_name = "QUEUE", default_value = "sqlite", value_parser = parse_queue)]
     pub queue: QueueSettings,
+    /// Make nothing; print the policies alone
+    #[arg(long)]
+    pub policies: bool,
+    /// Print the policies as JSON
+    #[arg(long, requires = "policies")]
+    pub json: bool,
 }
 
 /// `haul schema`

@@ -7,6 +7,7 @@ use shared::{
     clock::Chance,
     fleet::{self, QueueSettings, Settings},
     id::NodeId,
+    policy,
     store::{self, Store},
 };
 
@@ -66,10 +67,18 @@ pub async fn init(context: &Context, args: &Init) -> Result<ExitCode> {
     if let QueueSettings::Sqlite { path: Some(path) } = &mut queue {
         *path = std::path::absolute(&*path)?;
     }
-    let store = Store::open(&args.url)?;
-    store::probe(&store, &Chance::from_os()).await?;
-    fleet::create(&store, Settings::suited(queue, &store)).await?;
-    context.out.line(format!("made the fleet {}", args.url));
-    context.out.line(format!("an agent joins it with: haul agent --fleet {}", args.url));
+    if !args.policies {
+        let store = Store::open(&args.url)?;
+        store::probe(&store, &Chance::from_os()).await?;
+        fleet::create(&store, Settings::suited(queue.clone(), &store)).await?;
+        context.out.line(format!("made the fleet {}", args.url));
+        context.out.line(format!("an agent joins it with: haul agent --fleet {}", args.url));
+    }
+    let policies = policy::policies(&args.url, &queue);
+    if args.json {
+        context.out.json(&policies);
+    } else {
+        render::policies(context.out, &policies);
+    }
     Ok(ExitCode::SUCCESS)
 }

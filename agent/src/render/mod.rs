@@ -3,6 +3,7 @@
 
 mod job;
 mod node;
+mod policy;
 mod queue;
 mod settings;
 mod table;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub use job::{fits, jobs, status, status_json};
 pub use node::{agent, gpus, lanes, nodes};
+pub use policy::policies;
 pub use queue::{dead_letters, queues};
 pub use settings::{settings, settings_history};
 pub use table::Table;

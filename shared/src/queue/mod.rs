@@ -7,7 +7,7 @@
 //!   within its visibility timeout, and it may outlive its deletion. Whoever receives one checks
 //!   it against the log.
 //! - *Visibility.* A received message is hidden for as long as the receiver asked, then seen
-//!   again. Each receive gives a new receipt; an older one has no effect any more.
+//!   again. Each receive gives a new receipt; an older one may or may not have an effect still.
 //! - *Long poll.* A receive may wait for a message to come. One that is dropped while it waits may
 //!   take a message with it, which is then hidden until its visibility has passed.
 //! - *No order.* Oldest first, where it costs nothing.
@@ -155,11 +155,11 @@ pub trait Queue: Send + Sync + 'static {
         visibility: Duration,
     ) -> Result<Vec<Received>, QueueError>;
 
-    /// Deletes a message. With a receipt that is outdated, nothing happens.
+    /// Deletes a message. A receipt that is outdated is no error, whether or not it still deletes.
     async fn delete(&self, queue: &QueueName, receipt: &Receipt) -> Result<(), QueueError>;
 
-    /// Hides a received message for so long from now; 0 shows it again at once. With a receipt
-    /// that is outdated, nothing happens.
+    /// Hides a received message for so long from now; 0 shows it again at once. A receipt that is
+    /// outdated is no error, whether or not it still hides.
     async fn change_visibility(
         &self,
         queue: &QueueName,

@@ -21,13 +21,27 @@ async fn send(queue: &SqliteQueue, body: &str) {
 async fn a_file_conforms() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let path = dir.path().join("queue.sqlite");
-    conformance::suite(&open(&path), &open(&path)).await;
+    let (a, b) = (open(&path), open(&path));
+    conformance::suite(&a, &b).await;
+    conformance::exactly_one_receiver(&a, &b).await;
 }
 
 #[tokio::test]
 async fn memory_conforms() {
     let queue = SqliteQueue::in_memory(Arc::new(SystemClock)).expect("opens");
     conformance::suite(&queue, &queue).await;
+}
+
+#[tokio::test]
+async fn an_outdated_receipt_has_no_effect() {
+    let queue = SqliteQueue::in_memory(Arc::new(SystemClock)).expect("opens");
+    let name = lane();
+    send(&queue, "x").await;
+    let receive = || queue.receive(&name, 1, Duration::ZERO, Duration::ZERO);
+    let first = receive().await.expect("answered").pop().expect("sent");
+    let second = receive().await.expect("answered").pop().expect("not hidden");
+    queue.delete(&lane(), &first.receipt).await.expect("no error");
+    assert_eq!(receive().await.expect("answered").len(), 1, "still there after {second:?}");
 }
 
 #[tokio::test]

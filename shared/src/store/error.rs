@@ -60,7 +60,9 @@ impl StoreError {
         let (url, verb, key) = (url.to_string(), kind.verb(), key.to_owned());
         let io = io_kind(&source);
         match source {
-            Error::PermissionDenied { .. }
+            // Of an object it is an answer, dealt with before; else there is no such bucket.
+            Error::NotFound { .. }
+            | Error::PermissionDenied { .. }
             | Error::Unauthenticated { .. }
             | Error::NotSupported { .. }
             | Error::NotImplemented { .. }

@@ -7,7 +7,7 @@
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sqs::config::http::HttpResponse;
-use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 
 use crate::{
     id::Timestamp,
@@ -124,7 +124,7 @@ impl Failure {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let text = DisplayErrorContext(error).to_string();
+        let text = chain(error);
         let (fault, detail) = match error {
             SdkError::ServiceError(answer) => {
                 let message = answer.err().message().unwrap_or_default();
@@ -224,6 +224,21 @@ struct Answer {
     action: &'static str,
     fault: Fault,
     detail: String,
+}
+
+/// The error and its causes on one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        // Some of the SDK's layers repeat the one below.
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = error.source();
+    }
+    text
 }
 
 /// Whether the request was never sent because nobody could sign it.

@@ -1,0 +1,66 @@
+//! A fleet on an emulator of SQS and S3, whose parts each go through a door of their own.
+
+use serde_json::Value;
+
+use crate::{
+    Emulator, Proxy, World,
+    emulator::{self, BUCKET, Kind, REGION},
+    proxy::Door,
+};
+
+/// A fleet that was made, and what it stands on.
+pub struct Cloud {
+    // In the order in which they go: the world's commands need the rest.
+    world: World,
+    door: Door,
+    proxy: Proxy,
+    _emulator: Emulator,
+}
+
+/// What `haul init` and `--policies` call the fleet's queue.
+fn queue() -> String {
+    format!("sqs://{REGION}/haul")
+}
+
+impl Cloud {
+    /// Makes a fleet with `haul init`.
+    pub fn start(kind: Kind) -> Self {
+        let emulator = Emulator::start(kind);
+        let mut proxy = Proxy::new(&emulator, 1);
+        let door = proxy.door();
+        let fleet = format!("s3://{BUCKET}/team/one");
+        let world = World::in_cloud(fleet.clone(), emulator::environment(&door.url()));
+        world.run(["init", &fleet, "--queue", &queue()]).ok();
+        Self { world, door, proxy, _emulator: emulator }
+    }
+
+    /// Its commands, which go through [`Self::door`].
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The way of the commands.
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// A way of its own, for an agent, with the environment that leads there.
+    pub fn other_door(&mut self) -> (Door, Vec<(String, String)>) {
+        let door = self.proxy.door();
+        let env = emulator::environment(&door.url());
+        (door, env)
+    }
+
+    /// A policy that `haul init` prints for this fleet.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    pub fn policy(&self, name: &str) -> Value {
+        let fleet = self.world.fleet();
+        let printed = self.world.json(["init", &fleet, "--queue", &queue(), "--policies", "--json"]);
+        let policies = printed.as_array().expect("a list").iter();
+        let policy =
+            policies.into_iter().find(|policy| policy["name"] == name).expect("a policy of this name");
+        policy["document"].clone()
+    }
+}

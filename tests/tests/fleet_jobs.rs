@@ -1,0 +1,128 @@
+//! Jobs of a fleet on SQS and S3, as the emulators have them: agents and producers as processes,
+//! each through a door of its own.
+
+use serde_json::json;
+use tests::{
+    Agent, Cloud,
+    emulator::Kind,
+    eventually,
+    proxy::{Faults, Service},
+};
+
+const GPUS: &str = "2xP100:16GiB";
+
+fn agent<'w>(cloud: &'w Cloud, name: &str, env: &[(String, String)]) -> Agent<'w> {
+    let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    Agent::start_with(cloud.world(), name, &["--simulate-gpus", GPUS], &env)
+}
+
+/// Submits a job that says something, and gives its id.
+fn hello(cloud: &Cloud, flags: &[&str]) -> String {
+    cloud.world().submit(flags, "echo hello from $HAUL_NODE")
+}
+
+fn succeeds(cloud: &Cloud, id: &str) {
+    cloud.world().until(id, "succeeded");
+    assert_eq!(cloud.world().run(["logs", id]).ok(), "hello from a\n");
+}
+
+fn a_job_runs_on(kind: Kind) {
+    let mut cloud = Cloud::start(kind);
+    let (door, env) = cloud.other_door();
+    let _agent = agent(&cloud, "a", &env);
+    let id = hello(&cloud, &["--gpus", "2"]);
+    succeeds(&cloud, &id);
+    let events: Vec<_> =
+        cloud.world().history(&id).iter().map(|entry| entry["event"]["kind"].clone()).collect();
+    assert_eq!(events, ["submitted", "claimed", "started", "ended"]);
+    let sqs = |operation: &str| door.counts().get(&(Service::Sqs, operation.to_owned())).copied();
+    eventually("the message is deleted", || sqs("DeleteMessageBatch"));
+    let sent = cloud.door().counts().get(&(Service::Sqs, "SendMessageBatch".to_owned())).copied();
+    assert_eq!(sent, Some(1), "{:?}", cloud.door().counts());
+}
+
+#[test]
+fn a_job_runs_on_sqs_and_s3_by_moto() {
+    a_job_runs_on(Kind::Moto);
+}
+
+#[test]
+fn a_job_runs_on_sqs_and_s3_by_ministack() {
+    a_job_runs_on(Kind::Ministack);
+}
+
+#[test]
+fn what_init_prints_is_all_that_an_agent_and_a_producer_need() {
+    let mut cloud = Cloud::start(Kind::Ministack);
+    cloud.door().allow_only(cloud.policy("producer"));
+    let (door, env) = cloud.other_door();
+    door.allow_only(cloud.policy("agent"));
+    let mut agent = agent(&cloud, "a", &env);
+    let id = hello(&cloud, &[]);
+    succeeds(&cloud, &id);
+    let long = cloud.world().submit(&[], "sleep 1000");
+    cloud.world().until(&long, "running");
+    cloud.world().run(["cancel", &long]).ok();
+    cloud.world().until(&long, "cancelled");
+    cloud.world().run(["retry", &id]).ok();
+    succeeds(&cloud, &id);
+    let waiting = cloud.world().submit(&["--gpus", "9"], "true");
+    cloud.world().run(["cancel", &waiting]).ok();
+    for listing in ["ps", "nodes", "lanes"] {
+        cloud.world().run([listing]).ok();
+    }
+    assert_eq!(agent.stop(), 0);
+    assert_eq!((door.denied(), cloud.door().denied()), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn a_reader_can_look_and_nothing_else() {
+    let mut cloud = Cloud::start(Kind::Ministack);
+    let (door, env) = cloud.other_door();
+    let _agent = agent(&cloud, "a", &env);
+    let id = hello(&cloud, &[]);
+    succeeds(&cloud, &id);
+    assert_eq!(door.denied(), []);
+    cloud.door().allow_only(cloud.policy("reader"));
+    cloud.world().run(["ps"]).ok();
+    cloud.world().run(["nodes"]).ok();
+    cloud.world().run(["lanes"]).ok();
+    succeeds(&cloud, &id);
+    assert_eq!(cloud.door().denied(), []);
+    let refused = cloud.world().run(["submit", "--", "haul/busybox:1", "true"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("refused to write index/sent/"), "{refused:?}");
+}
+
+#[test]
+fn what_sqs_denies_is_told_with_the_action_and_the_policy() {
+    let cloud = Cloud::start(Kind::Ministack);
+    let mut policy = cloud.policy("producer");
+    let statements = policy["Statement"].as_array_mut().expect("statements");
+    statements.retain(|statement| statement["Sid"] != json!("Queues"));
+    cloud.door().allow_only(policy);
+    let refused = cloud.world().run(["submit", "--", "haul/busybox:1", "true"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("sqs:GetQueueUrl is not allowed"), "{refused:?}");
+    assert!(refused.stderr.contains("--policies"), "{refused:?}");
+}
+
+#[test]
+fn jobs_go_on_through_throttling_and_lost_answers() {
+    let mut cloud = Cloud::start(Kind::Ministack);
+    let (door, env) = cloud.other_door();
+    let _agent = agent(&cloud, "a", &env);
+    let rough = Faults { lose: 0.1, ..Faults::default() };
+    for (door, service) in [(&door, Service::S3), (&door, Service::Sqs), (cloud.door(), Service::S3)] {
+        door.set(service, rough);
+    }
+    let ids: Vec<String> = (0..10).map(|_| hello(&cloud, &[])).collect();
+    door.set(Service::Sqs, Faults { answer: Some(503), ..rough });
+    let more: Vec<String> = (0..5).map(|_| hello(&cloud, &[])).collect();
+    door.set(Service::Sqs, rough);
+    for id in ids.iter().chain(&more) {
+        succeeds(&cloud, id);
+        let ended = cloud.world().events(id, "ended");
+        assert_eq!(ended.len(), 1, "{ended:?}");
+    }
+}
