@@ -8,6 +8,7 @@ use shared::{
     lane::Misfit,
     log::{Claimed, Event, Job, LogError, Put, State},
     message::Message,
+    mutant::{self, Mutant},
     node::Refusal,
     queue::{Queue, Received},
     record::RecordError,
@@ -169,6 +170,9 @@ async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, re
         tracing::warn!(%error, "deleted a message that contradicts itself");
         node.ledger.give_back(&job.id);
         return delete(&node, &lane, &received).await;
+    }
+    if mutant::is_on(Mutant::DeleteBeforeClaim) {
+        delete(&node, &lane, &received).await;
     }
     let (proven, began) = (node.fence.epoch(), node.clock.elapsed());
     insist("the job's marker", || node.index.add(&job)).await;

@@ -24,6 +24,7 @@ pub use owner::{Owner, freezes, gpus_of, labels_of};
 use shared::{
     id::Attempt,
     log::{Ended, Event, Job, OutputSize, Resumed, Started, next_step},
+    mutant::{self, Mutant},
 };
 
 use crate::{
@@ -138,7 +139,12 @@ impl Run {
                 let message = "the container was gone when the agent looked for it";
                 return Ok((Ending::engine_fault(message), self.shipped().await));
             }
-            Stage::Started(container) => container.id,
+            Stage::Started(container) => {
+                if mutant::is_on(Mutant::StartTwice) {
+                    let _ = self.node.engine.start(&container.id).await;
+                }
+                container.id
+            }
             // What was made is dealt with where the next one's name is found taken.
             Stage::Claimed | Stage::Made => match self.begin(name).await? {
                 Ok(container) => container,
@@ -219,6 +225,10 @@ impl Run {
                 return Ok(());
             }
             let (log, node, attempt) = (self.node.log.clone(), self.node.id.clone(), self.attempt);
+            if mutant::is_on(Mutant::ThawBlind) && log.refresh(&mut self.job).await.is_ok() {
+                self.proven = Some(epoch);
+                return if self.job.is_held_by(&node, attempt) { Ok(()) } else { Err(Lost) };
+            }
             let incarnation = self.node.incarnation.clone();
             let decide = |job: &Job| {
                 let resumed = Resumed { attempt, incarnation: incarnation.clone() };
@@ -310,6 +320,9 @@ impl Run {
                 finished_at: ending.finished_at,
             })))
         };
+        if mutant::is_on(Mutant::EarlyGpus) {
+            node.ledger.give_back(&self.job.id);
+        }
         let mut patience = Patience::default();
         let ended = loop {
             match node.log.append(&mut self.job, decide).await {
