@@ -127,7 +127,12 @@ async fn make_and_start(
         }
         made => made?,
     };
-    engine.start(&container).await?;
+    if let Err(error) = engine.start(&container).await {
+        // It may run all the same, or begin to later. Before the log gives the job to anybody else,
+        // it is gone.
+        insist("the container's removal", || engine.remove(name)).await;
+        return Err(error);
+    }
     Ok(container)
 }
 

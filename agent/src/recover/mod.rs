@@ -7,6 +7,7 @@
 //! repeated. What to do is decided by [`plan`], which is pure.
 
 mod plan;
+pub mod strays;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

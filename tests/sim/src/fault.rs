@@ -35,6 +35,10 @@ pub enum Fault {
     Purge,
 }
 
+/// How long an agent that was stopped may run a container that is another's by now: whether a lease
+/// holds and acting on it are two moments, between which a process can be stopped. Its guard ends it.
+const GUARD: Duration = Duration::from_secs(15);
+
 /// Which faults the shipped code is said to heal.
 #[derive(Debug, Clone, Copy)]
 pub struct Healed {
@@ -101,6 +105,7 @@ impl Fault {
                 let server = fleet.server(node);
                 server.host.pause(true);
                 tokio::time::sleep(time).await;
+                world.watch().excuse(&world, &server.host.name, GUARD);
                 server.host.pause(false);
             }
             Self::StandStill { node, time } => still(&fleet.server(node), time).await,

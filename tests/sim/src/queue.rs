@@ -155,9 +155,16 @@ impl Queues {
     }
 
     fn delete(&self, name: &QueueName, receipt: &Receipt) -> Result<(), QueueError> {
-        self.with(name, |messages, _| {
-            messages.retain(|message| !is_of(receipt, message));
-        })
+        let last = self.with(name, |messages, _| {
+            let at = messages.iter().position(|message| is_of(receipt, message))?;
+            let gone = messages.remove(at);
+            // Another copy of it is as good.
+            (!messages.iter().any(|message| message.id == gone.id)).then_some(gone.body.body)
+        })?;
+        if let Some(body) = last {
+            self.world.watch().message_deleted(&self.world, &body);
+        }
+        Ok(())
     }
 
     fn change(&self, name: &QueueName, receipt: &Receipt, hidden: Duration) -> Result<(), QueueError> {

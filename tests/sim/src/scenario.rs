@@ -125,6 +125,7 @@ pub async fn run(world: &World, place: Option<Option<Place>>) -> u64 {
         let fault = Fault::Crash { node: 0, effects: effect, edge, down: Duration::from_secs(3) };
         world.spawn(fault.strike(fleet));
     }
+    let busy = scenario.wishes.iter().map(|(at, _)| *at).max().unwrap_or_default();
     for (number, (at, wish)) in scenario.wishes.into_iter().enumerate() {
         let desk = Desk::new(&format!("desk{number}"), &services);
         // Only the sweep finishes a retry whose client died half-way.
@@ -138,7 +139,7 @@ pub async fn run(world: &World, place: Option<Option<Place>>) -> u64 {
             desk.fulfil(wish).await;
         });
     }
-    let mut last = Duration::from_secs(900);
+    let mut last = busy + Duration::from_secs(10);
     for (at, fault) in scenario.faults {
         let fleet = fleet.clone();
         last = last.max(at + Duration::from_secs(60));

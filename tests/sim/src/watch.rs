@@ -16,7 +16,8 @@ use std::{
 use agent::{engine::Frame, execute::Owner};
 use shared::{
     id::{Attempt, GpuUuid, JobId},
-    log::{Entry, Event, Job},
+    log::{Entry, Event, Job, Phase},
+    message::Message,
 };
 
 use crate::world::World;
@@ -109,6 +110,16 @@ impl Watch {
         seen.markers.remove(key);
         if seen.markers.is_empty() && seen.job.is_some() {
             self.breaks(world, format_args!("(6) job {job} is on no shelf once {key} is deleted"));
+        }
+    }
+
+    /// An agent deleted the last copy of a message.
+    pub fn message_deleted(&mut self, world: &World, body: &str) {
+        let Ok(message) = Message::read(body) else { return };
+        let job = self.jobs.get(&message.job).and_then(|seen| seen.job.as_ref());
+        if job.is_some_and(|job| job.next == message.seq && job.phase() == Phase::Queued) {
+            let id = &message.job;
+            self.breaks(world, format_args!("(6) the message of {id} is deleted while the job waits"));
         }
     }
 
@@ -208,6 +219,12 @@ impl Watch {
             self.still.remove(host);
             self.excused.insert(host.to_owned(), world.elapsed() + excuse);
         }
+    }
+
+    /// A host's agent was stopped between making sure of a job and acting for it, perhaps; its guard
+    /// needs a moment then.
+    pub fn excuse(&mut self, world: &World, host: &str, time: Duration) {
+        self.excused.insert(host.to_owned(), world.elapsed() + time);
     }
 
     /// Whether any job has two unfrozen containers.
