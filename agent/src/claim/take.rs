@@ -13,6 +13,7 @@ use shared::{
     queue::{Queue, Received},
     record::RecordError,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
@@ -179,22 +180,25 @@ async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, re
     match insist("the claim", || node.log.create(&job.id, &entry)).await {
         Put::Won => {
             tracing::info!(%lane, gpus, "claimed");
+            let moved = CancellationToken::new();
             let tidy = async {
-                delete(&node, &lane, &received).await;
                 if node.clock.elapsed().saturating_sub(began) > shared::index::GRACE / 2 {
                     // A sweep may have taken it for one that leads nowhere.
                     insist("the job's marker", || node.index.add(&job)).await;
                 }
                 insist("the job's old marker", || node.index.remove(&before, &job.id)).await;
+                moved.cancel();
+                delete(&node, &lane, &received).await;
                 if !job.local {
                     release(&node, &job).await;
                 }
             };
-            futures::join!(tidy, execute::run(node.clone(), job.clone(), Stage::Claimed, proven));
+            let run = execute::run(node.clone(), job.clone(), Stage::Claimed, proven, moved.clone());
+            futures::join!(tidy, run);
         }
         Put::Lost => {
             tracing::debug!(%lane, "the message was stale");
-            stale(&node, &job.id, &before).await;
+            stale(&node, &job.id).await;
             delete(&node, &lane, &received).await;
             node.ledger.give_back(&job.id);
         }
@@ -208,11 +212,9 @@ async fn release(node: &Node, job: &Job) {
     }
 }
 
-/// Takes back the markers that a stale message has led to.
-async fn stale(node: &Node, job: &JobId, before: &Shelf) {
+/// Takes back the marker that a stale message has led to. Where the job waited is the winner's to
+/// tidy: it may wait there again by now.
+async fn stale(node: &Node, job: &JobId) {
     let Some(job) = insist("the job's log", || node.log.read(job)).await else { return };
     execute::settle::leave(node, &job).await;
-    if Shelf::of(&job) != *before {
-        insist("the job's old marker", || node.index.remove(before, &job.id)).await;
-    }
 }

@@ -19,6 +19,8 @@ pub mod outcome;
 
 use std::{fmt, sync::Arc};
 
+use tokio_util::sync::CancellationToken;
+
 use outcome::{Ending, Reason};
 pub use owner::{Owner, freezes, gpus_of, labels_of};
 use shared::{
@@ -86,17 +88,20 @@ struct Run {
     proven: Option<Epoch>,
     /// Whether it was told that it is cut off, and not yet that it is back.
     cut: bool,
+    /// Cancelled once the job's marker is gone from where it waited before the claim.
+    moved: CancellationToken,
 }
 
 /// Runs a job that this node holds until its attempt has ended and its marker is moved. `proven` is
-/// the fence's epoch as it was before the log said so.
-pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>) {
+/// the fence's epoch as it was before the log said so; `moved` is cancelled once the job's marker is gone
+/// from where it waited, before which it must not be put there again.
+pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>, moved: CancellationToken) {
     let Some(attempt) = job.held().map(|claim| claim.attempt) else {
         tracing::error!(job = %job.id, "the job to run is not held; please report this as a bug");
         return;
     };
     let beat = Pace::after(node.fleet.clone(), |settings| settings.beat);
-    let mut run = Run { node: node.clone(), job, attempt, beat, told: None, proven, cut: false };
+    let mut run = Run { node: node.clone(), job, attempt, beat, told: None, proven, cut: false, moved };
     let name = owner::container_name(&run.job.id, attempt);
     match run.live(stage, &name).await {
         Ok((ending, output)) => run.end(ending, output, &name).await,
@@ -343,6 +348,10 @@ impl Run {
         // From here on the log gives the GPUs to nobody.
         node.ledger.settle(&self.job.id);
         let remove = insist("the container's removal", || node.engine.remove(name));
-        futures::join!(settle::settle(&node, &self.job, attempt), remove);
+        let settle = async {
+            self.moved.cancelled().await;
+            settle::settle(&node, &self.job, attempt).await;
+        };
+        futures::join!(settle, remove);
     }
 }

@@ -116,8 +116,12 @@ impl Watch {
     /// An agent deleted the last copy of a message.
     pub fn message_deleted(&mut self, world: &World, body: &str) {
         let Ok(message) = Message::read(body) else { return };
-        let job = self.jobs.get(&message.job).and_then(|seen| seen.job.as_ref());
-        if job.is_some_and(|job| job.next == message.seq && job.phase() == Phase::Queued) {
+        let Some(seen) = self.jobs.get(&message.job) else { return };
+        // Seen twice by its claimant, who is about to write the claim.
+        let claimed = seen.markers.iter().any(|key| key.starts_with("index/held/"));
+        let waits =
+            seen.job.as_ref().is_some_and(|job| job.next == message.seq && job.phase() == Phase::Queued);
+        if waits && !claimed {
             let id = &message.job;
             self.breaks(world, format_args!("(6) the message of {id} is deleted while the job waits"));
         }
