@@ -12,6 +12,7 @@ use std::{
     fs::File,
     io::Write,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,7 +24,7 @@ use shared::{
     lease::{Deadline, FenceFile},
     record,
 };
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::node::Node;
 
@@ -45,7 +46,8 @@ pub struct Fence {
     earlier: Option<Incarnation>,
     path: Option<PathBuf>,
     state: Mutex<State>,
-    changes: watch::Sender<()>,
+    /// Wakes in the order of waiting, which `watch` does not: the simulation repeats itself.
+    changes: Notify,
 }
 
 /// Where the deadline of an agent with this state directory lies.
@@ -81,7 +83,7 @@ impl Fence {
         let v = FenceFile::VERSION;
         let file = FenceFile { v, boot, deadline_ms: 0, node, incarnation, fleet, engine };
         let state = Mutex::new(State { file, deadline, epoch: Epoch(0) });
-        Self { clock, earlier, path, state, changes: watch::Sender::new(()) }
+        Self { clock, earlier, path, state, changes: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -111,7 +113,7 @@ impl Fence {
         }
         state.deadline = Some(deadline);
         drop(state);
-        self.changes.send_replace(());
+        self.changes.notify_waiters();
     }
 
     /// The present epoch, or `None` while the fence is closed.
@@ -123,13 +125,14 @@ impl Fence {
 
     /// Waits until the fence is open. Safe to drop.
     pub async fn opened(&self) -> Epoch {
-        let mut changes = self.changes.subscribe();
         loop {
+            let mut change = pin!(self.changes.notified());
+            // From now on no change is missed.
+            change.as_mut().enable();
             if let Some(epoch) = self.epoch() {
                 return epoch;
             }
-            // The sender lives as long as `self`.
-            let _ = changes.changed().await;
+            change.await;
         }
     }
 

@@ -196,11 +196,12 @@ impl Ledger {
     /// Gives a job what it needs, or says why not.
     pub fn take(&self, job: &JobId, attempt: Attempt, spec: &JobSpec, memory: Option<Size>) -> Take {
         let mut state = self.state();
-        if state.holdings.contains_key(job) {
-            return Take::Already;
-        }
-        if state.settling.contains(job) {
-            return Take::Settling;
+        match state.holdings.get(job) {
+            // Taken over by another node and queued again, which this one has yet to hear of.
+            Some(held) if held.attempt < attempt => return Take::Settling,
+            Some(_) => return Take::Already,
+            None if state.settling.contains(job) => return Take::Settling,
+            None => {}
         }
         let mut misfits = Vec::new();
         if let Some(why) = state.closed_by() {

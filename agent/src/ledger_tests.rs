@@ -38,6 +38,9 @@ fn what_is_free_is_given_and_no_more() {
     assert!(matches!(take(&ledger, "b", "gpus = 1"), Take::Given(_)));
     assert_eq!(why(&take(&ledger, "c", "gpus = 1")), "needs 1 GPU, 0 free now");
     assert_eq!(take(&ledger, "a", "gpus = 1"), Take::Already);
+    let (a, spec) = (JobId::new("a").expect("valid"), spec("gpus = 1"));
+    let next = ledger.take(&a, Attempt(2), &spec, None);
+    assert_eq!(next, Take::Settling, "taken over elsewhere, queued again, and not known here yet");
     ledger.give_back(&JobId::new("a").expect("valid"));
     assert!(matches!(take(&ledger, "c", "gpus = 1"), Take::Given(_)));
 }

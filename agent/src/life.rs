@@ -27,6 +27,7 @@ impl Life {
         tasks.spawn("fence", fence::watch(node.clone()));
         tasks.spawn("watch", watch::run(node.clone()));
         tasks.spawn("inbox", inbox::run(node.clone()));
+        tasks.spawn("strays", recover::strays::run(node.clone()));
         tasks.spawn("sweep", sweep::run(node.clone()));
         Self { node: node.clone(), claims, tasks }
     }

@@ -9,10 +9,12 @@ use shared::{
     lane::Misfit,
     log::{Claimed, Event, Job, LogError, Put, State},
     message::Message,
+    mutant::{self, Mutant},
     node::Refusal,
     queue::{Queue, Received},
     record::RecordError,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
@@ -183,28 +185,34 @@ async fn claim(
         return delete(&node, &lane, &received).await;
     }
     node.events.note(&job, entry.seq, told).await;
+    if mutant::is_on(Mutant::DeleteBeforeClaim) {
+        delete(&node, &lane, &received).await;
+    }
     let (proven, began) = (node.fence.epoch(), node.clock.elapsed());
     insist("the job's marker", || node.index.add(&job)).await;
     match insist("the claim", || node.log.create(&job.id, &entry)).await {
         Put::Won => {
             tracing::info!(%lane, gpus, "claimed");
+            let moved = CancellationToken::new();
             let tidy = async {
-                delete(&node, &lane, &received).await;
                 if node.clock.elapsed().saturating_sub(began) > shared::index::GRACE / 2 {
                     // A sweep may have taken it for one that leads nowhere.
                     insist("the job's marker", || node.index.add(&job)).await;
                 }
                 insist("the job's old marker", || node.index.remove(&before, &job.id)).await;
+                moved.cancel();
+                delete(&node, &lane, &received).await;
                 if !job.local {
                     release(&node, &job).await;
                 }
             };
-            futures::join!(tidy, execute::run(node.clone(), job.clone(), Stage::Claimed, proven));
+            let run = execute::run(node.clone(), job.clone(), Stage::Claimed, proven, moved.clone());
+            futures::join!(tidy, run);
         }
         Put::Lost => {
             tracing::debug!(%lane, "the message was stale");
             node.events.wake(&job.id);
-            stale(&node, &job.id, &before).await;
+            stale(&node, &job.id).await;
             delete(&node, &lane, &received).await;
             node.ledger.give_back(&job.id);
         }
@@ -218,11 +226,9 @@ async fn release(node: &Node, job: &Job) {
     }
 }
 
-/// Takes back the markers that a stale message has led to.
-async fn stale(node: &Node, job: &JobId, before: &Shelf) {
+/// Takes back the marker that a stale message has led to. Where the job waited is the winner's to
+/// tidy: it may wait there again by now.
+async fn stale(node: &Node, job: &JobId) {
     let Some(job) = insist("the job's log", || node.log.read(job)).await else { return };
     execute::settle::leave(node, &job).await;
-    if Shelf::of(&job) != *before {
-        insist("the job's old marker", || node.index.remove(before, &job.id)).await;
-    }
 }

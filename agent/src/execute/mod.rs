@@ -19,11 +19,14 @@ pub mod outcome;
 
 use std::{fmt, sync::Arc};
 
+use tokio_util::sync::CancellationToken;
+
 use outcome::{Ending, Reason};
 pub use owner::{Owner, freezes, gpus_of, labels_of};
 use shared::{
     id::Attempt,
     log::{Ended, Event, Job, OutputSize, Resumed, Started, next_step},
+    mutant::{self, Mutant},
 };
 
 use crate::{
@@ -85,17 +88,20 @@ struct Run {
     proven: Option<Epoch>,
     /// Whether it was told that it is cut off, and not yet that it is back.
     cut: bool,
+    /// Cancelled once the job's marker is gone from where it waited before the claim.
+    moved: CancellationToken,
 }
 
 /// Runs a job that this node holds until its attempt has ended and its marker is moved. `proven` is
-/// the fence's epoch as it was before the log said so.
-pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>) {
+/// the fence's epoch as it was before the log said so; `moved` is cancelled once the job's marker is gone
+/// from where it waited, before which it must not be put there again.
+pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>, moved: CancellationToken) {
     let Some(attempt) = job.held().map(|claim| claim.attempt) else {
         tracing::error!(job = %job.id, "the job to run is not held; please report this as a bug");
         return;
     };
     let beat = Pace::after(node.fleet.clone(), |settings| settings.beat);
-    let mut run = Run { node: node.clone(), job, attempt, beat, told: None, proven, cut: false };
+    let mut run = Run { node: node.clone(), job, attempt, beat, told: None, proven, cut: false, moved };
     let name = owner::container_name(&run.job.id, attempt);
     match run.live(stage, &name).await {
         Ok((ending, output)) => run.end(ending, output, &name).await,
@@ -126,7 +132,12 @@ async fn make_and_start(
         }
         made => made?,
     };
-    engine.start(&container).await?;
+    if let Err(error) = engine.start(&container).await {
+        // It may run all the same, or begin to later. Before the log gives the job to anybody else,
+        // it is gone.
+        insist("the container's removal", || engine.remove(name)).await;
+        return Err(error);
+    }
     Ok(container)
 }
 
@@ -138,7 +149,12 @@ impl Run {
                 let message = "the container was gone when the agent looked for it";
                 return Ok((Ending::engine_fault(message), self.shipped().await));
             }
-            Stage::Started(container) => container.id,
+            Stage::Started(container) => {
+                if mutant::is_on(Mutant::StartTwice) {
+                    let _ = self.node.engine.start(&container.id).await;
+                }
+                container.id
+            }
             // What was made is dealt with where the next one's name is found taken.
             Stage::Claimed | Stage::Made => match self.begin(name).await? {
                 Ok(container) => container,
@@ -219,6 +235,10 @@ impl Run {
                 return Ok(());
             }
             let (log, node, attempt) = (self.node.log.clone(), self.node.id.clone(), self.attempt);
+            if mutant::is_on(Mutant::ThawBlind) && log.refresh(&mut self.job).await.is_ok() {
+                self.proven = Some(epoch);
+                return if self.job.is_held_by(&node, attempt) { Ok(()) } else { Err(Lost) };
+            }
             let incarnation = self.node.incarnation.clone();
             let decide = |job: &Job| {
                 let resumed = Resumed { attempt, incarnation: incarnation.clone() };
@@ -310,6 +330,9 @@ impl Run {
                 finished_at: ending.finished_at,
             })))
         };
+        if mutant::is_on(Mutant::EarlyGpus) {
+            node.ledger.give_back(&self.job.id);
+        }
         let mut patience = Patience::default();
         let ended = loop {
             match node.log.append(&mut self.job, decide).await {
@@ -325,6 +348,10 @@ impl Run {
         // From here on the log gives the GPUs to nobody.
         node.ledger.settle(&self.job.id);
         let remove = insist("the container's removal", || node.engine.remove(name));
-        futures::join!(settle::settle(&node, &self.job, attempt), remove);
+        let settle = async {
+            self.moved.cancelled().await;
+            settle::settle(&node, &self.job, attempt).await;
+        };
+        futures::join!(settle, remove);
     }
 }

@@ -10,6 +10,7 @@ use shared::{
     index::Shelf,
     log::{Job, Phase, State},
     message::Message,
+    mutant::{self, Mutant},
     queue::{Outgoing, Queue, QueueError, QueueName},
 };
 
@@ -20,6 +21,9 @@ const LONGEST_DELAY: Duration = Duration::from_secs(900);
 
 /// Moves a job that this node held to where its log says that it is.
 pub async fn settle(node: &Node, job: &Job, attempt: Attempt) {
+    if mutant::is_on(Mutant::MarkerGap) {
+        leave(node, job).await;
+    }
     match &job.state {
         State::Done { phase: Phase::Succeeded, .. } => {
             if let Err(error) = node.outputs.link_latest(&job.id, attempt).await {

@@ -7,6 +7,7 @@
 //! repeated. What to do is decided by [`plan`], which is pure.
 
 mod plan;
+pub mod strays;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +20,7 @@ use shared::{
     index::{Marker, Shelf},
     log::Job,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
@@ -54,7 +56,9 @@ pub async fn recover(node: &Arc<Node>) {
             // The claim may have been cut off before it took the job from where it waited.
             let waited = Shelf::Sent { lane: job.lane.clone(), team: job.spec.team.clone() };
             insist("the job's old marker", || owner.index.remove(&waited, &job.id)).await;
-            execute::run(owner.clone(), job, stage, proven).await;
+            let moved = CancellationToken::new();
+            moved.cancel();
+            execute::run(owner.clone(), job, stage, proven, moved).await;
         };
         node.attempts.spawn("attempt", task.instrument(span));
     }

@@ -8,6 +8,7 @@ use shared::{
     index::Shelf,
     lease::{Lost, Sight},
     log::{Ended, Event, Job, Outcome, OutputSize, Put, next_step},
+    mutant::{self, Mutant},
     node::NodeRecord,
     output::Chunks,
 };
@@ -53,17 +54,24 @@ pub(super) async fn all(node: &Arc<Node>, lost: &Lost) -> Result<(), Stopped> {
 /// [`Stopped`]
 pub async fn one(node: &Arc<Node>, from: &NodeId, id: &JobId, evidence: &Evidence) -> Result<(), Stopped> {
     let Some(mut job) = node.log.read(id).await.map_err(failed)? else { return Ok(()) };
-    let Some(claim) = job.held().filter(|claim| claim.node == *from).cloned() else { return Ok(()) };
+    let Some(claim) =
+        job.held().filter(|claim| claim.node == *from || mutant::is_on(Mutant::TrustIndex)).cloned()
+    else {
+        return Ok(());
+    };
     let chunks = Chunks::new(node.fleet.store.clone(), id.clone(), claim.attempt);
     let output = OutputSize { chunks: chunks.count().await.map_err(failed)? };
     let entry = node.log.draft(job.next, ended(node, &job, from, output));
     // Nobody knows how far the lost node was with telling.
     node.events.tell(&job, shared::id::Seq::FIRST).await;
-    if !still_gone(node, from, &job, evidence).await? {
+    if !mutant::is_on(Mutant::TakeOverAppends) && !still_gone(node, from, &job, evidence).await? {
         return Err(Stopped::Alive);
     }
     match node.log.create(id, &entry).await.map_err(failed)? {
         Put::Won => {}
+        Put::Lost if mutant::is_on(Mutant::TakeOverAppends) => {
+            return Box::pin(one(node, from, id, evidence)).await;
+        }
         Put::Lost => {
             node.events.wake(id);
             return Err(Stopped::Alive);

@@ -6,7 +6,11 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use crate::{id::NodeId, node::NodeRecord};
+use crate::{
+    id::NodeId,
+    mutant::{self, Mutant},
+    node::NodeRecord,
+};
 
 /// What one look at a node's record saw: something else after each renewal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +83,7 @@ impl Watch {
         self.buried.remove(node);
         match self.follows.get(node) {
             Some(follow) if follow.sight == sight => {
+                let lease = if mutant::is_on(Mutant::HalfLease) { lease / 2 } else { lease };
                 if look.start.saturating_sub(follow.since) < lease {
                     return None;
                 }

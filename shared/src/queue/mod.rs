@@ -91,6 +91,18 @@ pub struct Received {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt(String);
 
+impl Receipt {
+    /// As the queue writes it.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// As the queue reads it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// About how many messages a queue holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Depth {

@@ -1,0 +1,96 @@
+//! `sim`: a whole fleet in one process on virtual time, with every fault we can name.
+//!
+//! A seed draws a fleet, its jobs and what goes wrong ([`scenario`], [`fault`]). Hosts ([`node`])
+//! run the shipped agent over an object store ([`store`]), a queue ([`queue`]) and container
+//! engines ([`engine`], [`machine`]) whose requests fail as networks do ([`host`], [`toxics`]).
+//! [`watch`] sees everything and says when an invariant is broken; [`rest`] looks at the end.
+
+mod bell;
+mod client;
+mod clock;
+mod engine;
+mod fault;
+mod fleet;
+mod host;
+mod machine;
+mod node;
+mod pool;
+mod queue;
+mod report;
+mod rest;
+mod scenario;
+mod script;
+mod seed;
+mod store;
+mod toxics;
+mod trace;
+mod watch;
+mod world;
+
+use std::{ops::Range, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Runs simulated fleets.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs many seeds; the first that fails is shown
+    Run {
+        /// Which seeds, as in 0..1000
+        #[arg(long, default_value = "0..1000", value_parser = seeds)]
+        seeds: Range<u64>,
+        /// How many at once [default: one for each core]
+        #[arg(long)]
+        threads: Option<usize>,
+    },
+    /// Runs one seed and prints all that happens
+    Replay {
+        seed: u64,
+        /// With this bug switched on
+        #[arg(long)]
+        mutant: Option<String>,
+        /// Show what the shipped code logs as well
+        #[arg(long)]
+        log: bool,
+    },
+    /// Crashes an agent on both sides of each of its effects, one run for each
+    Crashes {
+        #[arg(long, default_value = "0..3", value_parser = seeds)]
+        seeds: Range<u64>,
+    },
+    /// Runs seeds twice each: what happens must be the same
+    Meta {
+        #[arg(long, default_value = "0..20", value_parser = seeds)]
+        seeds: Range<u64>,
+    },
+    /// Switches on known bugs, one at a time: each must be caught within so many seeds
+    Mutants {
+        #[arg(long, default_value = "0..2000", value_parser = seeds)]
+        seeds: Range<u64>,
+        /// Only this one
+        #[arg(long)]
+        only: Option<String>,
+    },
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let parts = text.split_once("..").ok_or("two numbers with .. between")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|e| format!("{text:?}: {e}"));
+    Ok(number(parts.0)?..number(parts.1)?)
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run { seeds, threads } => report::run(seeds, threads),
+        Command::Replay { seed, mutant, log } => report::replay(seed, mutant.as_deref(), log),
+        Command::Crashes { seeds } => report::crashes(seeds),
+        Command::Meta { seeds } => report::meta(seeds),
+        Command::Mutants { seeds, only } => report::mutants(&seeds, only.as_deref()),
+    }
+}

@@ -1,0 +1,181 @@
+//! One run, drawn from its seed: a fleet, jobs, people, and what goes wrong when. After the faults
+//! have stopped, the fleet must come to rest within a bound, and everything must be as promised.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{
+    fleet::Settings,
+    id::{JobId, Team},
+    job::{JobSpec, Priority},
+    units::Span,
+};
+
+use crate::{
+    client::{Desk, Wish},
+    fault::{Fault, Healed},
+    fleet::Fleet,
+    host::Edge,
+    node::{Server, Services},
+    rest,
+    script::Script,
+    world::World,
+};
+
+/// What the shipped code heals so far.
+pub const HEALED: Healed = Healed { lease: true, sweep: true };
+
+/// How long the fleet may take to come to rest, in virtual time.
+const REST: Duration = Duration::from_secs(3 * 3600);
+
+/// A crash at one exact place, and no other fault.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// The effect, counted from the agent's start.
+    pub effect: u64,
+    /// The side of it.
+    pub edge: Edge,
+}
+
+/// What happens when.
+struct Scenario {
+    nodes: Vec<Arc<Server>>,
+    wishes: Vec<(Duration, Wish)>,
+    faults: Vec<(Duration, Fault)>,
+}
+
+fn settings(world: &World) -> Settings {
+    let mut settings = Settings::embedded(None);
+    let beat = *world.pick(&[5, 15]);
+    settings.beat = Span::secs(beat);
+    settings.lease = Span::secs(beat * 12);
+    settings.window = *world.pick(&[1, 2, 8]);
+    settings.lane_refresh = Span::secs(10);
+    // A container does the same each time, so this is how often it runs.
+    settings.policy.again = 2;
+    settings
+}
+
+fn job(world: &World) -> JobSpec {
+    let runs = match world.number(0..=9) {
+        0..=5 => world.seconds(0, 20),
+        6..=8 => world.seconds(20, 200),
+        _ => world.seconds(200, 900),
+    };
+    let exit = *world.pick(&[0, 0, 0, 0, 0, 0, 1, 75]);
+    let lines = u32::try_from(world.number(0..=6)).expect("few");
+    let mut spec = Script { runs, exit, lines, deaf: world.odds(0.1) }.job();
+    spec.team = Team::new(*world.pick(&["a", "b"])).expect("a team");
+    spec.priority = *world.pick(&[Priority::Normal, Priority::Normal, Priority::High]);
+    spec.retries = u32::try_from(world.number(0..=2)).expect("few");
+    spec.resources.gpus = *world.pick(&[0, 1, 1, 2]);
+    if world.odds(0.1) {
+        spec.timeout = Some(Span(world.seconds(5, 100)));
+    }
+    spec
+}
+
+impl Scenario {
+    fn draw(world: &World, services: &Services) -> Self {
+        let skew = || {
+            let millis = i64::try_from(world.number(0..=600_000)).expect("small") - 300_000;
+            chrono::TimeDelta::milliseconds(millis)
+        };
+        let count = world.number(2..=4);
+        let server = |at| {
+            #[expect(clippy::cast_precision_loss, reason = "a small number")]
+            let drift = (world.number(0..=200) as f64 - 100.0) / 10_000.0;
+            Server::new(&format!("node{at}"), services, 2, skew(), drift)
+        };
+        let nodes: Vec<Arc<Server>> = (0..count).map(server).collect();
+        let busy = world.seconds(60, 900);
+        let at = || world.span(Duration::ZERO, busy);
+        let mut wishes = Vec::new();
+        for number in 0..world.number(4..=16) {
+            let id = JobId::new(format!("job{number}")).expect("an id");
+            let first = at();
+            wishes.push((first, Wish::Submit(id.clone(), Box::new(job(world)))));
+            if world.odds(0.1) {
+                wishes.push((first + world.seconds(0, 60), Wish::Cancel(id.clone())));
+            }
+            if world.odds(0.1) {
+                wishes.push((first + world.seconds(30, 300), Wish::Retry(id)));
+            }
+        }
+        let (lease, healed) = (services.settings.lease.0, HEALED);
+        let fault = |_| (at(), Fault::draw(world, nodes.len(), lease, healed));
+        let mut faults: Vec<(Duration, Fault)> = (0..world.number(0..=8)).map(fault).collect();
+        wishes.sort_by_key(|(at, _)| *at);
+        faults.sort_by_key(|(at, _)| *at);
+        Self { nodes, wishes, faults }
+    }
+}
+
+/// Runs one seed to its end. With a `place`, the first agent crashes there and nothing else goes
+/// wrong; tells how many effects that agent had.
+pub async fn run(world: &World, place: Option<Option<Place>>) -> u64 {
+    let services = Services::new(world, settings(world));
+    let mut scenario = Scenario::draw(world, &services);
+    if place.is_some() {
+        scenario.faults.clear();
+    }
+    let first = scenario.nodes[0].clone();
+    let fleet = Fleet::new(services.clone(), scenario.nodes);
+    if let Some(Some(Place { effect, edge })) = place {
+        let fleet = fleet.clone();
+        let fault = Fault::Crash { node: 0, effects: effect, edge, down: Duration::from_secs(3) };
+        world.spawn(fault.strike(fleet));
+    }
+    let busy = scenario.wishes.iter().map(|(at, _)| *at).max().unwrap_or_default();
+    for (number, (at, wish)) in scenario.wishes.into_iter().enumerate() {
+        let desk = Desk::new(&format!("desk{number}"), &services);
+        // Only the sweep finishes a retry whose client died half-way.
+        let may = place.is_none() && (HEALED.sweep || !matches!(wish, Wish::Retry(_)));
+        let crashes = (may && world.odds(0.1)).then(|| world.number(0..=6));
+        world.spawn(async move {
+            tokio::time::sleep(at).await;
+            if let Some(effects) = crashes {
+                desk.host.crash_after(effects, Edge::After);
+            }
+            desk.fulfil(wish).await;
+        });
+    }
+    let mut last = busy + Duration::from_secs(10);
+    for (at, fault) in scenario.faults {
+        let fleet = fleet.clone();
+        last = last.max(at + Duration::from_secs(60));
+        world.spawn(async move {
+            tokio::time::sleep(at).await;
+            fault.strike(fleet).await;
+        });
+    }
+    live(&fleet, last).await;
+    fleet.heal();
+    settle(&fleet).await;
+    let observer = Desk::new("observer", &services);
+    rest::check(&fleet, &observer.client()).await;
+    world.end();
+    first.host.effects()
+}
+
+/// Goes on until the faults are over, or something is broken.
+async fn live(fleet: &Fleet, until: Duration) {
+    while fleet.world().elapsed() < until && fleet.world().watch().broken().is_none() {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        fleet.check();
+    }
+}
+
+/// Waits for rest.
+async fn settle(fleet: &Fleet) {
+    let world = fleet.world();
+    let until = world.elapsed() + REST;
+    while world.watch().broken().is_none() {
+        let Some(why) = rest::unrest(fleet, HEALED) else { return };
+        if world.elapsed() > until {
+            let what = format!("(1) the fleet does not come to rest within {REST:?}: {why}");
+            return world.watch().breaks(world, what);
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        fleet.check();
+    }
+}
