@@ -13,12 +13,15 @@ const PURE: &[&str] = &[
     "shared/src/lane/misfit.rs",
     "shared/src/lane/model.rs",
     "shared/src/lane/needs.rs",
+    "shared/src/lease/fence.rs",
+    "shared/src/lease/watch.rs",
     "shared/src/log/event.rs",
     "shared/src/log/fold.rs",
     "shared/src/log/policy.rs",
     "agent/src/claim/order.rs",
     "agent/src/execute/outcome.rs",
     "agent/src/recover/plan.rs",
+    "agent/src/sweep/decide.rs",
 ];
 
 fn rust_files(dir: &Path) -> Vec<PathBuf> {
