@@ -142,7 +142,7 @@ impl Fence {
             let deadline = self.state().deadline;
             let left = deadline.map_or(Duration::ZERO, |deadline| deadline.left(self.clock.elapsed()));
             // Timers stand still while the machine sleeps, and the lease does not.
-            tokio::time::sleep(left.clamp(Duration::from_millis(10), Duration::from_secs(1))).await;
+            tokio::time::sleep(left.clamp(Duration::from_millis(10), Duration::from_secs(5))).await;
         }
     }
 }

@@ -315,6 +315,14 @@ impl Index {
         Ok(self.store.list(prefix).await?.iter().filter_map(Shelf::read).collect())
     }
 
+    /// Whether a job is on a shelf.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn has(&self, shelf: &Shelf, job: &JobId) -> Result<bool, StoreError> {
+        Ok(self.store.head(&shelf.key(job)).await?.is_some())
+    }
+
     /// All jobs that wait, parked or sent.
     ///
     /// # Errors

@@ -219,6 +219,13 @@ impl NodeRecord {
         Ok(names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
     }
 
+    /// Whether its last beat is so long ago, as of `now`, that it will have frozen its jobs. For
+    /// people: the node itself goes by another clock.
+    pub fn has_frozen(&self, now: Timestamp) -> bool {
+        let deadline = self.lease.0.saturating_sub(self.beat.0 * 2);
+        (now - self.at).to_std().is_ok_and(|age| age > deadline)
+    }
+
     /// Whether its last beat is so long ago, as of `now`, that people should be told. Not the
     /// lease: that compares no clocks.
     pub fn is_silent(&self, now: Timestamp, lease: Span) -> bool {

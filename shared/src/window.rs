@@ -71,7 +71,7 @@ impl Window {
                 break;
             }
             let (id, shelf) = (parked.marker.job, parked.marker.shelf);
-            let Some(job) = self.log.read(&id).await? else { continue };
+            let Some(job) = self.log.read_on(&id).await? else { continue };
             let State::Queued { .. } = &job.state else {
                 // It was cancelled while it was parked, say: it belongs elsewhere.
                 self.index.add(&job).await?;

@@ -11,7 +11,8 @@ use serde_json::Value;
 use shared::{
     clock::SystemClock,
     fleet::{self, Settings},
-    queue::Queue,
+    id::Team,
+    queue::{Counted, Outgoing, Queue, QueueError, QueueName, Received},
     store::Store,
 };
 use tempfile::TempDir;
@@ -120,12 +121,37 @@ impl World {
     /// Empties all queues of the fleet.
     pub fn purge(&self) {
         self.wait_for(async {
-            let url = self.fleet().parse().expect("a URL");
-            let fleet = fleet::Fleet::open(&url, Arc::new(SystemClock)).await.expect("opens");
-            for name in fleet.queue.list().await.expect("listed") {
-                fleet.queue.purge(&name).await.expect("purged");
+            let queue = self.queue().await;
+            for name in queue.list().await.expect("listed") {
+                queue.purge(&name).await.expect("purged");
             }
         });
+    }
+
+    /// Sends a message to a queue of the fleet, as another program would.
+    pub fn send(&self, name: &QueueName, body: &str) {
+        self.wait_for(async {
+            let queue = self.queue().await;
+            queue.ensure(name).await.expect("made");
+            let message = Outgoing::new(Team::default(), body);
+            queue.send(name, &message, std::time::Duration::ZERO).await.expect("sent");
+        });
+    }
+
+    /// Receives what is in a queue of the fleet.
+    pub fn receive(&self, name: &QueueName) -> Vec<Received> {
+        let hidden = std::time::Duration::from_secs(30);
+        self.wait_for(async {
+            match self.queue().await.receive(name, 10, std::time::Duration::ZERO, hidden).await {
+                Err(QueueError::NoSuchQueue { .. }) => Vec::new(),
+                received => received.expect("answered"),
+            }
+        })
+    }
+
+    async fn queue(&self) -> Arc<Counted> {
+        let url = self.fleet().parse().expect("a URL");
+        fleet::Fleet::open(&url, Arc::new(SystemClock)).await.expect("opens").queue
     }
 
     fn wait_for<T>(&self, work: impl Future<Output = T>) -> T {

@@ -13,6 +13,8 @@ const PURE: &[&str] = &[
     "shared/src/lane/misfit.rs",
     "shared/src/lane/model.rs",
     "shared/src/lane/needs.rs",
+    "shared/src/lease/fence.rs",
+    "shared/src/lease/watch.rs",
     "shared/src/log/event.rs",
     "shared/src/log/fold.rs",
     "shared/src/log/policy.rs",
@@ -24,6 +26,7 @@ const PURE: &[&str] = &[
     "agent/src/recover/plan.rs",
     "shared/src/event/signature.rs",
     "shared/src/event/status.rs",
+    "agent/src/sweep/decide.rs",
 ];
 
 fn rust_files(dir: &Path) -> Vec<PathBuf> {

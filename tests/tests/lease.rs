@@ -91,6 +91,7 @@ fn a_stopped_agent_that_was_not_replaced_thaws_and_loses_nothing() {
     world.until(&id, "running");
     signal(a.pid(), Signal::STOP);
     until_paused(&id);
+    eventually("it is shown as frozen", || (world.state(&id) == "frozen").then_some(()));
     signal(a.pid(), Signal::CONT);
     world.until(&id, "succeeded");
     assert_eq!(world.events(&id, "resumed").len(), 1);

@@ -48,7 +48,7 @@ pub fn status(out: Out, status: &Status, now: Timestamp) {
     let field = |name: &str, value: String| out.line(format!("{name:<10} {value}"));
     field("job", job.id.to_string());
     field("name", job.spec.display_name().to_owned());
-    field("state", format!("{}{}", phase(out, job.phase()), reason(job)));
+    field("state", format!("{}{}", phase(out, status.phase), reason(job)));
     field("image", job.spec.image.clone());
     if let Some(command) = &job.spec.command {
         field("command", one_line(&command.join(" ")));
@@ -180,7 +180,7 @@ pub fn fits(out: Out, nodes: &[NodeFit]) {
 /// One job as JSON.
 pub fn status_json(status: &Status) -> serde_json::Value {
     json!({
-        "job": Summary::of(&status.job),
+        "job": Summary { state: status.phase, ..Summary::of(&status.job) },
         "spec": status.job.spec,
         "waiting": status.waiting,
         "history": status.history,

@@ -26,10 +26,11 @@ use crate::{
     fleet::{Fleet, FleetError},
     id::{JobId, LaneId, NodeId, Timestamp},
     index::{Index, Shelf},
+    job::OnIsolation,
     lane::{Lane, LaneError},
-    log::{Author, CancelRequested, Entry, Event, Job, Log, LogError, State},
+    log::{Author, CancelRequested, Entry, Event, Job, Log, LogError, Phase, State},
     message::Message,
-    node::NodeError,
+    node::{NodeError, NodeRecord},
     output::OutputError,
     queue::{Outgoing, Queue, QueueError, QueueName},
     store::{Key, StoreError},
@@ -127,6 +128,9 @@ pub enum Cancel {
 pub struct Status {
     /// The job as it stands.
     pub job: Job,
+    /// Where it stands: what the log says, and whether it is parked, or its node is cut off so that it
+    /// has frozen it, by its own clock and its node's last words.
+    pub phase: Phase,
     /// All that happened.
     pub history: Vec<Entry>,
     /// Why it waits, while it does.
@@ -190,7 +194,28 @@ impl Client {
             State::Queued { .. } => Some(self.explain(&job).await?),
             State::Held(_) | State::Done { .. } => None,
         };
-        Ok(Status { job, history, waiting })
+        let phase = self.phase(&job).await?;
+        Ok(Status { job, phase, history, waiting })
+    }
+
+    /// Where a job stands, as far as anybody can tell without asking its node.
+    async fn phase(&self, job: &Job) -> Result<Phase, ClientError> {
+        let phase = job.phase();
+        match (phase, &job.state) {
+            (Phase::Queued, _) => {
+                let (lane, team) = (job.lane.clone(), job.spec.team.clone());
+                let sent =
+                    self.index.has(&Shelf::Sent { lane: lane.clone(), team: team.clone() }, &job.id).await?;
+                let parked = !sent && self.index.has(&Shelf::Parked { lane, team }, &job.id).await?;
+                Ok(if parked { Phase::Parked } else { phase })
+            }
+            (Phase::Running, State::Held(claim)) if job.spec.on_isolation == OnIsolation::Freeze => {
+                let record = NodeRecord::read(&self.fleet.store, &claim.node).await?;
+                let cut_off = record.is_some_and(|record| record.has_frozen(self.now()));
+                Ok(if cut_off { Phase::Frozen } else { phase })
+            }
+            _ => Ok(phase),
+        }
     }
 
     /// How often to look again at something that changes: one request each time.

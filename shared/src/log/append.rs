@@ -133,6 +133,18 @@ impl Log {
         Ok(Job::fold(job.clone(), &self.entries(job).await?)?)
     }
 
+    /// The job as its whole log has it, read entry by entry until one is missing: no listing, for logs
+    /// that are likely to be short.
+    ///
+    /// # Errors
+    /// [`LogError`]
+    pub async fn read_on(&self, id: &JobId) -> Result<Option<Job>, LogError> {
+        let Some(first) = self.entry(id, Seq::FIRST).await? else { return Ok(None) };
+        let mut job = Job::begin(id.clone(), &first)?;
+        self.refresh(&mut job).await?;
+        Ok(Some(job))
+    }
+
     /// Reads on where `job` ends, to the end of its log. Returns the new entries.
     ///
     /// # Errors

@@ -1,0 +1,56 @@
+//! How jobs come to the queue: teams take turns by windows, and other programs use the inbox.
+
+use serde_json::Value;
+use shared::{fleet::Settings, queue::QueueName};
+use tests::{Agent, World, eventually};
+
+fn states(world: &World) -> Vec<(String, String)> {
+    let jobs = world.json(["ps", "--json"]);
+    let jobs = jobs.as_array().expect("a list").clone();
+    let text = |job: &Value, field: &str| job[field].as_str().unwrap_or_default().to_owned();
+    jobs.iter().map(|job| (text(job, "team"), text(job, "state"))).collect()
+}
+
+#[test]
+fn a_team_with_one_job_waits_behind_no_more_than_a_window_of_another() {
+    const WINDOW: usize = 3;
+    let world = World::with_settings(Settings { window: 3, ..Settings::embedded(None) });
+    let crowd: Vec<String> =
+        (0..12).map(|i| world.submit(&["--team", "crowd"], &format!("echo {i}"))).collect();
+    let parked = states(&world).iter().filter(|(_, state)| state == "parked").count();
+    assert_eq!(parked, 12 - WINDOW, "{:?}", states(&world));
+    assert_eq!(world.state(&crowd[11]), "parked");
+    let single = world.submit(&["--team", "single"], "true");
+    // One at a time, so that the order of claims is that of the queue.
+    let _agent = Agent::start(&world, "a", &["--max-jobs", "1"]);
+    for id in crowd.iter().chain([&single]) {
+        world.until(id, "succeeded");
+    }
+    let claimed = |id: &String| {
+        let history = world.history(id);
+        let claim = history.iter().find(|entry| entry["event"]["kind"] == "claimed").expect("claimed");
+        claim["at"].as_str().expect("a time").to_owned()
+    };
+    let single = claimed(&single);
+    let before = crowd.iter().filter(|id| claimed(id) < single).count();
+    assert!(before <= WINDOW, "{before} of the other team's jobs went first");
+}
+
+#[test]
+fn a_bare_spec_in_the_inbox_becomes_a_job_and_anything_else_a_dead_letter() {
+    let world = World::with_settings(Settings { inbox: true, ..Settings::embedded(None) });
+    let spec = r#"{"name": "from-afar", "image": "haul/busybox:1", "command": ["echo", "hello"]}"#;
+    world.send(&QueueName::Inbox, spec);
+    world.send(&QueueName::Inbox, r#"{"image": "x", "gpus": "two"}"#);
+    let _agent = Agent::start(&world, "a", &[]);
+    let id = eventually("it has become a job", || {
+        let jobs = world.json(["ps", "--json"]);
+        Some(jobs.as_array()?.first()?["id"].as_str()?.to_owned())
+    });
+    world.until(&id, "succeeded");
+    assert_eq!(world.run(["logs", "from-afar"]).ok(), "hello\n");
+    let letter = eventually("the other one is dead", || world.receive(&QueueName::Dead).pop());
+    assert_eq!(letter.body, r#"{"image": "x", "gpus": "two"}"#);
+    assert!(letter.attributes["reason"].contains("gpus"), "{:?}", letter.attributes);
+    assert!(world.receive(&QueueName::Inbox).is_empty());
+}
