@@ -40,6 +40,8 @@ struct Rights {
     queues: &'static [&'static str],
     /// Actions on the inbox alone.
     inbox: &'static [&'static str],
+    /// Actions that are on no queue in particular.
+    any: &'static [&'static str],
 }
 
 const ALL: &[&str] = &["*"];
@@ -51,7 +53,7 @@ const KINDS: [Rights; 5] = [
         read: ALL,
         create: &["jobs/*", "lanes/*"],
         write: &["nodes/*", "index/*", "probe/*"],
-        delete: &["index/*", "probe/*"],
+        delete: &["index/*", "nodes/*", "probe/*"],
         queues: &[
             "sqs:ChangeMessageVisibility",
             "sqs:CreateQueue",
@@ -63,6 +65,7 @@ const KINDS: [Rights; 5] = [
             "sqs:TagQueue",
         ],
         inbox: &[],
+        any: &[],
     },
     Rights {
         name: "producer",
@@ -79,6 +82,7 @@ const KINDS: [Rights; 5] = [
             "sqs:TagQueue",
         ],
         inbox: &[],
+        any: &[],
     },
     Rights {
         name: "inbox-producer",
@@ -89,6 +93,7 @@ const KINDS: [Rights; 5] = [
         delete: &[],
         queues: &[],
         inbox: &["sqs:GetQueueUrl", "sqs:SendMessage"],
+        any: &[],
     },
     Rights {
         name: "reader",
@@ -99,6 +104,7 @@ const KINDS: [Rights; 5] = [
         delete: &[],
         queues: &["sqs:GetQueueAttributes", "sqs:GetQueueUrl"],
         inbox: &[],
+        any: &[],
     },
     Rights {
         name: "operator",
@@ -115,6 +121,7 @@ const KINDS: [Rights; 5] = [
             "sqs:ReceiveMessage",
         ],
         inbox: &[],
+        any: &["sqs:ListQueues"],
     },
 ];
 
@@ -187,10 +194,10 @@ fn on_queues(rights: &Rights, queues: &str) -> Vec<Value> {
         (!actions.is_empty())
             .then(|| json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource }))
     };
-    [allow("Queues", rights.queues, "*"), allow("Inbox", rights.inbox, "inbox")]
-        .into_iter()
-        .flatten()
-        .collect()
+    let any = (!rights.any.is_empty())
+        .then(|| json!({ "Sid": "AnyQueue", "Effect": "Allow", "Action": rights.any, "Resource": "*" }));
+    let ours = [allow("Queues", rights.queues, "*"), allow("Inbox", rights.inbox, "inbox")];
+    ours.into_iter().flatten().chain(any).collect()
 }
 
 #[cfg(test)]

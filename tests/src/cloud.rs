@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     Emulator, Proxy, World,
-    emulator::{self, BUCKET, Kind, REGION},
+    emulator::{self, BUCKET, Environment, Kind, REGION},
     proxy::Door,
 };
 
@@ -25,11 +25,16 @@ fn queue() -> String {
 impl Cloud {
     /// Makes a fleet with `haul init`.
     pub fn start(kind: Kind) -> Self {
+        Self::start_with(kind, |env| env)
+    }
+
+    /// Makes a fleet whose commands find something else in their environment.
+    pub fn start_with(kind: Kind, env: impl FnOnce(Environment) -> Environment) -> Self {
         let emulator = Emulator::start(kind);
-        let mut proxy = Proxy::new(&emulator, 1);
+        let proxy = Proxy::new(&emulator, 1);
         let door = proxy.door();
         let fleet = format!("s3://{BUCKET}/team/one");
-        let world = World::in_cloud(fleet.clone(), emulator::environment(&door.url()));
+        let world = World::in_cloud(fleet.clone(), env(emulator::environment(&door.url())));
         world.run(["init", &fleet, "--queue", &queue()]).ok();
         Self { world, door, proxy, _emulator: emulator }
     }
@@ -45,7 +50,7 @@ impl Cloud {
     }
 
     /// A way of its own, for an agent, with the environment that leads there.
-    pub fn other_door(&mut self) -> (Door, Vec<(String, String)>) {
+    pub fn other_door(&self) -> (Door, Environment) {
         let door = self.proxy.door();
         let env = emulator::environment(&door.url());
         (door, env)

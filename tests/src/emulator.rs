@@ -120,8 +120,11 @@ impl Drop for Emulator {
     }
 }
 
+/// Variables and their values.
+pub type Environment = Vec<(String, String)>;
+
 /// What a client of an emulator, or of a proxy to one, finds in its environment.
-pub fn environment(url: &str) -> Vec<(String, String)> {
+pub fn environment(url: &str) -> Environment {
     let vars = [
         ("AWS_ENDPOINT_URL", url),
         ("AWS_REGION", REGION),
@@ -133,6 +136,13 @@ pub fn environment(url: &str) -> Vec<(String, String)> {
         ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
     ];
     vars.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+/// A program in Python, which has boto3.
+pub fn python(text: &str) -> Command {
+    let mut python = Command::new(program("python"));
+    python.args(["-c", text]);
+    python
 }
 
 fn program(name: &str) -> PathBuf {

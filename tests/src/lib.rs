@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod cloud;
+pub mod credentials;
 pub mod emulator;
 pub mod engine;
 pub mod receiver;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 pub use agent::Agent;
 pub use receiver::{Mood, Receiver};
 pub use cloud::Cloud;
+pub use credentials::Credentials;
 pub use emulator::Emulator;
 pub use proxy::Proxy;
 pub use world::{Done, World};

@@ -25,7 +25,7 @@ fn conforms(kind: Kind, test: &str) {
         return;
     }
     let emulator = Emulator::start(kind);
-    let mut proxy = Proxy::new(&emulator, 1);
+    let proxy = Proxy::new(&emulator, 1);
     let door = proxy.door();
     let itself = std::env::current_exe().expect("path");
     let run = std::process::Command::new(itself)

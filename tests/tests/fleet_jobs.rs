@@ -1,10 +1,12 @@
 //! Jobs of a fleet on SQS and S3, as the emulators have them: agents and producers as processes,
 //! each through a door of its own.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tests::{
-    Agent, Cloud,
-    emulator::Kind,
+    Agent, Cloud, Credentials,
+    emulator::{self, Kind},
     eventually,
     proxy::{Faults, Service},
 };
@@ -27,7 +29,7 @@ fn succeeds(cloud: &Cloud, id: &str) {
 }
 
 fn a_job_runs_on(kind: Kind) {
-    let mut cloud = Cloud::start(kind);
+    let cloud = Cloud::start(kind);
     let (door, env) = cloud.other_door();
     let _agent = agent(&cloud, "a", &env);
     let id = hello(&cloud, &["--gpus", "2"]);
@@ -53,7 +55,7 @@ fn a_job_runs_on_sqs_and_s3_by_ministack() {
 
 #[test]
 fn what_init_prints_is_all_that_an_agent_and_a_producer_need() {
-    let mut cloud = Cloud::start(Kind::Ministack);
+    let cloud = Cloud::start(Kind::Ministack);
     cloud.door().allow_only(cloud.policy("producer"));
     let (door, env) = cloud.other_door();
     door.allow_only(cloud.policy("agent"));
@@ -75,9 +77,41 @@ fn what_init_prints_is_all_that_an_agent_and_a_producer_need() {
     assert_eq!((door.denied(), cloud.door().denied()), (Vec::new(), Vec::new()));
 }
 
+/// A client of another language, which knows nothing of haul but the inbox's name.
+const PRODUCER: &str = "
+import boto3, json
+sqs = boto3.client('sqs')
+inbox = sqs.get_queue_url(QueueName='haul-inbox')['QueueUrl']
+spec = {'image': 'haul/busybox:1', 'command': ['sh', '-c', 'echo hello from $HAUL_NODE']}
+sqs.send_message(QueueUrl=inbox, MessageBody=json.dumps(spec))
+";
+
+#[test]
+fn a_producer_with_rights_to_the_inbox_alone_gets_a_job_run() {
+    let cloud = Cloud::start(Kind::Ministack);
+    let (agents, env) = cloud.other_door();
+    agents.allow_only(cloud.policy("agent"));
+    let _agent = agent(&cloud, "a", &env);
+    let (door, env) = cloud.other_door();
+    door.allow_only(cloud.policy("inbox-producer"));
+    eventually("the inbox is there", || {
+        let counts = agents.counts();
+        counts.get(&(Service::Sqs, "ReceiveMessage".to_owned())).copied()
+    });
+    let sent = emulator::python(PRODUCER).env("AWS_DEFAULT_REGION", emulator::REGION).envs(env).output();
+    let sent = sent.expect("python starts");
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    let id = eventually("the job is there", || {
+        let jobs = cloud.world().json(["ps", "--all", "--json"]);
+        jobs.as_array()?.first()?["id"].as_str().map(str::to_owned)
+    });
+    succeeds(&cloud, &id);
+    assert_eq!((agents.denied(), door.denied()), (Vec::new(), Vec::new()));
+}
+
 #[test]
 fn a_reader_can_look_and_nothing_else() {
-    let mut cloud = Cloud::start(Kind::Ministack);
+    let cloud = Cloud::start(Kind::Ministack);
     let (door, env) = cloud.other_door();
     let _agent = agent(&cloud, "a", &env);
     let id = hello(&cloud, &[]);
@@ -109,7 +143,7 @@ fn what_sqs_denies_is_told_with_the_action_and_the_policy() {
 
 #[test]
 fn jobs_go_on_through_throttling_and_lost_answers() {
-    let mut cloud = Cloud::start(Kind::Ministack);
+    let cloud = Cloud::start(Kind::Ministack);
     let (door, env) = cloud.other_door();
     let _agent = agent(&cloud, "a", &env);
     let rough = Faults { lose: 0.1, ..Faults::default() };
@@ -125,4 +159,19 @@ fn jobs_go_on_through_throttling_and_lost_answers() {
         let ended = cloud.world().events(id, "ended");
         assert_eq!(ended.len(), 1, "{ended:?}");
     }
+}
+
+#[test]
+fn credentials_that_expire_are_replaced_while_an_agent_runs() {
+    let keys = Credentials::serve(Duration::from_secs(15));
+    let cloud = Cloud::start_with(Kind::Ministack, |env| keys.instead(env));
+    let (door, env) = cloud.other_door();
+    // The fixed keys are left out of the command's environment, and must not come back by this.
+    let _agent = agent(&cloud, "a", &keys.instead(env));
+    succeeds(&cloud, &hello(&cloud, &[]));
+    eventually("requests to SQS are signed with a third key", || {
+        let signed = door.credentials().into_iter().filter(|(service, _)| *service == Service::Sqs).count();
+        (signed >= 3).then_some(())
+    });
+    succeeds(&cloud, &hello(&cloud, &[]));
 }

@@ -8,7 +8,7 @@ use object_store::{
 };
 use url::Url;
 
-use super::StoreError;
+use super::{StoreError, credentials::AwsChain};
 
 /// [`Store`](super::Store) repeats requests itself, for every kind of store in the same way.
 fn no_retries() -> RetryConfig {
@@ -39,6 +39,7 @@ pub(super) fn open(url: &Url) -> Result<(Arc<dyn ObjectStore>, Path), StoreError
         "s3" | "s3a" => {
             let store = AmazonS3Builder::from_env()
                 .with_url(url.as_str())
+                .with_credentials(Arc::new(AwsChain::default()))
                 .with_retry(no_retries())
                 .with_client_options(client().with_allow_http(true))
                 .build();

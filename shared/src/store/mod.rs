@@ -17,6 +17,7 @@
 
 mod backend;
 mod count;
+mod credentials;
 mod error;
 mod probe;
 

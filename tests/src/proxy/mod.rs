@@ -10,7 +10,10 @@ mod request;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -67,7 +70,7 @@ impl Weather {
 pub struct Proxy {
     runtime: Runtime,
     target: SocketAddr,
-    seed: u64,
+    seed: AtomicU64,
     turns: Option<Turns>,
 }
 
@@ -92,7 +95,7 @@ struct Record {
     counts: BTreeMap<(Service, String), u64>,
     policy: Option<Value>,
     denied: Vec<Ask>,
-    credentials: BTreeSet<String>,
+    credentials: BTreeSet<(Service, String)>,
     chance: SmallRng,
 }
 
@@ -102,19 +105,24 @@ impl Proxy {
         let turns = emulator.kind().lets_two_creators_win().then(Turns::default);
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).thread_name("proxy").enable_all().build();
-        Self { runtime: runtime.expect("threads"), target: emulator.address(), seed, turns }
+        Self {
+            runtime: runtime.expect("threads"),
+            target: emulator.address(),
+            seed: AtomicU64::new(seed),
+            turns,
+        }
     }
 
     /// A way in for one client.
-    pub fn door(&mut self) -> Door {
+    pub fn door(&self) -> Door {
         let listener = self.runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
-        self.seed = self.seed.wrapping_add(1);
+        let seed = self.seed.fetch_add(1, Ordering::Relaxed);
         let record = Record {
             counts: BTreeMap::new(),
             policy: None,
             denied: Vec::new(),
             credentials: BTreeSet::new(),
-            chance: SmallRng::seed_from_u64(self.seed),
+            chance: SmallRng::seed_from_u64(seed),
         };
         let state = Arc::new(State {
             address: listener.local_addr().expect("bound"),
@@ -163,8 +171,8 @@ impl Door {
         self.counts().iter().filter(|((of, _), _)| *of == service).map(|(_, count)| count).sum()
     }
 
-    /// The access keys that requests were signed with.
-    pub fn credentials(&self) -> BTreeSet<String> {
+    /// The access keys that requests were signed with, by service.
+    pub fn credentials(&self) -> BTreeSet<(Service, String)> {
         self.0.record().credentials.clone()
     }
 }
@@ -202,7 +210,8 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
     let denied = {
         let mut record = state.record();
         *record.counts.entry((asked.service, asked.operation.clone())).or_default() += 1;
-        record.credentials.extend(parts.headers.get(header::AUTHORIZATION).and_then(access_key));
+        let key = parts.headers.get(header::AUTHORIZATION).and_then(access_key);
+        record.credentials.extend(key.map(|key| (asked.service, key)));
         let policy = record.policy.clone();
         let denied = asked.asks.iter().find(|ask| policy.as_ref().is_some_and(|of| !policy::allows(of, ask)));
         record.denied.extend(denied.cloned());

@@ -59,7 +59,10 @@ fn sqs(target: &str, body: &[u8]) -> Asked {
     let body: Value = serde_json::from_slice(body).expect("SQS is asked in JSON");
     let url = body["QueueUrl"].as_str().and_then(|url| url.rsplit('/').next());
     let queue = url.or(body["QueueName"].as_str()).unwrap_or("*");
-    let queue = format!("arn:aws:sqs:us-east-1:000000000000:{queue}");
+    let queue = match queue {
+        "*" => queue.to_owned(),
+        queue => format!("arn:aws:sqs:us-east-1:000000000000:{queue}"),
+    };
     // A batch needs the right of its single.
     let action = operation.strip_suffix("Batch").unwrap_or(&operation);
     let mut asks = vec![ask(&format!("sqs:{action}"), queue.clone())];
