@@ -8,17 +8,17 @@ pub mod agent;
 pub mod cloud;
 pub mod emulator;
 pub mod engine;
-pub mod receiver;
 pub mod proxy;
+pub mod receiver;
 pub mod world;
 
 use std::time::{Duration, Instant};
 
 pub use agent::Agent;
-pub use receiver::{Mood, Receiver};
 pub use cloud::Cloud;
 pub use emulator::Emulator;
 pub use proxy::Proxy;
+pub use receiver::{Mood, Receiver};
 pub use world::{Done, World};
 
 /// How long a condition may take before the test fails. Generous: two cores may run several

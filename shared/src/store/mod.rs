@@ -19,6 +19,7 @@ mod backend;
 mod count;
 mod error;
 mod probe;
+mod wide;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
