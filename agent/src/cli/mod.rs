@@ -223,7 +223,7 @@ pub struct Ps {
     /// Only on this node
     #[arg(long)]
     pub node: Option<NodeId>,
-    /// Only the newest
+    /// Only those that were moved last; 0 for all [default: 200 on a terminal, else all]
     #[arg(short = 'n', long, value_name = "N")]
     pub limit: Option<usize>,
     /// Print only ids

@@ -38,7 +38,7 @@ pub async fn lanes(context: &Context, args: &Listing) -> Result<ExitCode> {
     if args.json {
         context.out.json(&lanes);
     } else {
-        render::lanes(context.out, &lanes);
+        render::lanes(context.out, &lanes, context.now());
     }
     Ok(ExitCode::SUCCESS)
 }

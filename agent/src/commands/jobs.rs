@@ -11,6 +11,9 @@ use crate::{
     render,
 };
 
+/// How many jobs are listed where somebody watches and says nothing else.
+const ON_A_TERMINAL: usize = 200;
+
 /// `haul ps`
 pub async fn ps(context: &Context, args: Ps) -> Result<ExitCode> {
     let filter = Filter {
@@ -19,15 +22,25 @@ pub async fn ps(context: &Context, args: Ps) -> Result<ExitCode> {
         name: args.name,
         team: args.team,
         node: args.node,
-        limit: args.limit,
+        limit: match args.limit {
+            Some(0) => None,
+            None if !args.json && !args.quiet && context.out.is_terminal() => Some(ON_A_TERMINAL),
+            limit => limit,
+        },
     };
-    let jobs = context.client().await?.list(&filter).await?;
+    let client = context.client().await?;
+    if args.quiet && !args.json {
+        client.ids(&filter).await?.iter().for_each(|id| context.out.line(id.as_str()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let page = client.page(&filter).await?;
     if args.json {
-        context.out.json(&jobs);
-    } else if args.quiet {
-        jobs.iter().for_each(|job| context.out.line(job.id.as_str()));
+        context.out.json(&page.jobs);
     } else {
-        render::jobs(context.out, &jobs, context.now());
+        render::jobs(context.out, &page.jobs, context.now());
+    }
+    if page.more > 0 && filter.limit.is_some() {
+        eprintln!("{} more were moved longer ago; -n 0 lists them all", page.more);
     }
     Ok(ExitCode::SUCCESS)
 }

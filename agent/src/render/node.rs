@@ -1,7 +1,9 @@
 //! Nodes, lanes and GPUs as people see them.
 
+use std::collections::BTreeMap;
+
 use shared::{
-    client::{LaneReport, NodeReport},
+    client::{LaneReport, NodeFit, NodeReport},
     id::Timestamp,
     lane::{GpuState, OfferedGpu},
     node::{Capacity, Mode},
@@ -58,7 +60,7 @@ pub fn nodes(out: Out, nodes: &[NodeReport], now: Timestamp) {
         out.line("no nodes; start one with: haul agent");
         return;
     }
-    let heads = ["NODE", "STATE", "GPUS", ">FREE", ">USED", ">FOREIGN", ">OUT", ">CPUS", ">JOBS", ">BEAT"];
+    let heads = ["NODE", "STATE", "GPUS", ">FREE", ">USED", ">FOREIGN", ">FAULTY", ">CPUS", ">JOBS", ">BEAT"];
     let mut table = Table::new(out, &heads);
     for NodeReport { record, silent } in nodes {
         let [free, used, foreign, broken] = gpu_counts(&record.offer.gpus);
@@ -88,25 +90,48 @@ pub fn nodes(out: Out, nodes: &[NodeReport], now: Timestamp) {
     }
 }
 
+/// Why no node can take a lane's jobs, the commonest reasons first.
+fn why_none(never: &[NodeFit]) -> String {
+    let mut reasons: BTreeMap<String, Vec<&NodeFit>> = BTreeMap::new();
+    for fit in never {
+        if let Some(why) = fit.why.first() {
+            reasons.entry(why.to_string()).or_default().push(fit);
+        }
+    }
+    let mut reasons: Vec<_> = reasons.into_iter().collect();
+    reasons.sort_by_key(|(_, nodes)| std::cmp::Reverse(nodes.len()));
+    let text = reasons.iter().take(3).map(|(why, nodes)| match nodes.as_slice() {
+        [one] => format!("{}: {why}", one.node),
+        many => format!("{} nodes: {why}", many.len()),
+    });
+    match reasons.len() {
+        0 => "no node is alive".into(),
+        _ => text.collect::<Vec<_>>().join("; "),
+    }
+}
+
 /// A list of lanes.
-pub fn lanes(out: Out, lanes: &[LaneReport]) {
+pub fn lanes(out: Out, lanes: &[LaneReport], now: Timestamp) {
     if lanes.is_empty() {
         out.line("no lanes; the first job makes one");
         return;
     }
-    let mut table =
-        Table::new(out, &["LANE", "NEEDS", ">JOBS", ">QUEUED", ">FITS NOW", ">LATER", "WHY NONE"]);
+    let mut table = Table::new(
+        out,
+        &["LANE", "NEEDS", ">JOBS", ">PARKED", ">QUEUED", ">OLDEST", ">FITS NOW", ">LATER", "WHY NONE"],
+    );
     for lane in lanes {
         let nobody = lane.now.is_empty() && lane.when_empty.is_empty();
-        let why = lane.never.first().filter(|_| nobody).and_then(|fit| fit.why.first().map(|why| (fit, why)));
         table.row([
             lane.lane.id.to_string(),
             lane.lane.needs.to_string(),
             lane.jobs.to_string(),
+            lane.parked.to_string(),
             (lane.depth.waiting + lane.depth.in_flight + lane.depth.delayed).to_string(),
+            lane.oldest.map_or_else(String::new, |oldest| ago(oldest, now)),
             lane.now.len().to_string(),
             lane.when_empty.len().to_string(),
-            why.map_or_else(String::new, |(fit, why)| format!("{}: {why}", fit.node)),
+            if nobody { why_none(&lane.never) } else { String::new() },
         ]);
     }
     table.print();

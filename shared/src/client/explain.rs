@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Client, ClientError, lanes};
 use crate::{
     id::{NodeId, Timestamp},
+    index::Shelf,
     lane::{Fit, Lane, Misfit, Needs, fit},
     log::{Job, Outcome, State},
     node::{Mode, NodeRecord},
@@ -80,6 +81,11 @@ pub struct LaneReport {
     pub depth: Depth,
     /// Jobs that wait, by the index.
     pub jobs: usize,
+    /// Of those, the parked ones.
+    pub parked: usize,
+    /// Since when the oldest of them waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Timestamp>,
     /// Nodes that could take one now.
     pub now: Vec<NodeId>,
     /// Nodes that could once their work has ended.
@@ -89,7 +95,7 @@ pub struct LaneReport {
 }
 
 /// How many records are fetched at once.
-const PARALLEL: usize = 32;
+const PARALLEL: usize = 64;
 
 impl Client {
     /// All nodes, by name, those that have stopped included.
@@ -172,7 +178,13 @@ impl Client {
         };
         let (now, when_empty) = (names(|fit| fit.now), names(|fit| fit.when_empty && !fit.now));
         let never = fits.into_iter().filter(|fit| !fit.now && !fit.when_empty).collect();
-        Ok(LaneReport { depth: depth?, jobs: jobs?.len(), now, when_empty, never, lane })
+        let jobs = jobs?;
+        let parked = jobs.iter().filter(|job| matches!(job.marker.shelf, Shelf::Parked { .. })).count();
+        // The first marker to be written is the oldest job's, or nearly so.
+        let first = jobs.iter().min_by_key(|job| (job.modified, &job.marker)).map(|job| job.marker.clone());
+        let first = self.index.summaries(first.as_slice()).await?;
+        let oldest = first.into_iter().map(|(_, summary)| summary.since).next();
+        Ok(LaneReport { depth: depth?, jobs: jobs.len(), parked, oldest, now, when_empty, never, lane })
     }
 }
 

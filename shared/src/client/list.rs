@@ -1,6 +1,6 @@
 //! Which jobs there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use chrono::Days;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -8,8 +8,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::{Client, ClientError};
 use crate::{
     id::{JobId, NodeId, Team},
-    index::{Marker, Shelf, Summary},
+    index::{Aged, Marker, Shelf, Summary},
     log::Phase,
+    store::StoreError,
 };
 
 /// Which jobs are wanted.
@@ -35,6 +36,30 @@ impl Filter {
         Self::default()
     }
 
+    /// Whether jobs may be wanted that are in such a state.
+    fn may_be(&self, state: fn(Phase) -> bool) -> bool {
+        self.states.is_empty() || self.states.iter().any(|wanted| state(*wanted))
+    }
+
+    /// Whether a job on this shelf may be wanted, as far as its key tells.
+    fn may_take(&self, shelf: &Shelf) -> bool {
+        let wanted =
+            |states: &[Phase]| self.states.is_empty() || states.iter().any(|s| self.states.contains(s));
+        let of_team = |team: &Team| self.team.as_ref().is_none_or(|wanted| wanted == team);
+        match shelf {
+            Shelf::Parked { team, .. } => of_team(team) && wanted(&[Phase::Parked]),
+            Shelf::Sent { team, .. } => of_team(team) && wanted(&[Phase::Queued]),
+            // By its log it may have ended by now, or wait again.
+            Shelf::Held { .. } => true,
+            Shelf::Done { .. } => self.may_be(Phase::is_final),
+        }
+    }
+
+    /// Whether the keys of the index do not tell which jobs are wanted.
+    fn reads_bodies(&self) -> bool {
+        !self.states.is_empty() || self.name.is_some() || self.team.is_some() || self.node.is_some()
+    }
+
     fn takes(&self, job: &Summary) -> bool {
         (self.states.is_empty() || self.states.contains(&job.state))
             && self.name.as_ref().is_none_or(|name| job.name == *name)
@@ -44,7 +69,19 @@ impl Filter {
 }
 
 /// How many logs are read at once.
-const PARALLEL: usize = 16;
+const PARALLEL: usize = 32;
+
+/// Markers that are read at once at least, while jobs are sought by what only those tell.
+const LEAST: usize = 64;
+
+/// A part of a list.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Page {
+    /// The jobs, the latest submitted last.
+    pub jobs: Vec<Summary>,
+    /// How many more there are, which may or may not be wanted.
+    pub more: usize,
+}
 
 impl Client {
     /// Jobs by the index, newest last. A job that is on two shelves, because it is on its way,
@@ -54,27 +91,85 @@ impl Client {
     /// # Errors
     /// [`ClientError`]
     pub async fn list(&self, filter: &Filter) -> Result<Vec<Summary>, ClientError> {
-        let (waiting, held, done) =
-            futures::join!(self.index.waiting(), self.index.held(), self.done(filter.done_days));
-        let mut markers: BTreeMap<JobId, Marker> = BTreeMap::new();
-        for marker in waiting?.into_iter().chain(held?).chain(done?) {
-            let entry = markers.entry(marker.job.clone()).or_insert_with(|| marker.clone());
-            if rank(&marker.shelf) > rank(&entry.shelf) {
-                *entry = marker;
+        Ok(self.page(filter).await?.jobs)
+    }
+
+    /// The jobs whose ids alone are wanted: no more requests than listing the index takes, where
+    /// the filter asks for nothing that is only in the markers themselves.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn ids(&self, filter: &Filter) -> Result<Vec<JobId>, ClientError> {
+        if filter.reads_bodies() {
+            return Ok(self.list(filter).await?.into_iter().map(|job| job.id).collect());
+        }
+        let markers = self.markers(filter).await?.into_iter();
+        let ids = markers.take(filter.limit.unwrap_or(usize::MAX)).map(|aged| aged.marker.job);
+        let mut ids: Vec<JobId> = ids.collect();
+        ids.reverse();
+        Ok(ids)
+    }
+
+    /// As many jobs as the filter's limit says: those whose markers were moved last.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn page(&self, filter: &Filter) -> Result<Page, ClientError> {
+        let limit = filter.limit.unwrap_or(usize::MAX);
+        let mut rest = self.markers(filter).await?.into_iter();
+        let mut jobs: Vec<Summary> = Vec::new();
+        while jobs.len() < limit && rest.len() > 0 {
+            let wanted = (limit - jobs.len()).max(LEAST);
+            let batch: Vec<Marker> = rest.by_ref().take(wanted).map(|aged| aged.marker).collect();
+            let summaries: Vec<Summary> = stream::iter(self.index.summaries(&batch).await?)
+                .map(|(marker, summary)| self.freshen(marker, summary))
+                .buffered(PARALLEL)
+                .try_collect()
+                .await?;
+            jobs.extend(summaries.into_iter().filter(|job| filter.takes(job)));
+        }
+        let more = rest.len() + jobs.len().saturating_sub(limit);
+        jobs.truncate(limit);
+        jobs.sort_by(|a, b| (a.submitted_at, &a.id).cmp(&(b.submitted_at, &b.id)));
+        Ok(Page { jobs, more })
+    }
+
+    /// The markers of jobs that may be wanted, as far as their keys tell: each job's latest, and
+    /// of these what was moved last first.
+    async fn markers(&self, filter: &Filter) -> Result<Vec<Aged>, ClientError> {
+        let waiting = async {
+            // Nobody has a job that waits.
+            if filter.node.is_some() || !filter.may_be(|phase| !phase.is_final()) {
+                return Ok(Vec::new());
+            }
+            self.index.waiting().await
+        };
+        let held = async {
+            match &filter.node {
+                _ if !filter.may_be(|phase| !phase.is_final()) => Ok(Vec::new()),
+                Some(node) => self.index.held_shelf(node).await,
+                None => self.index.held().await,
+            }
+        };
+        let done = async {
+            if filter.may_be(Phase::is_final) { self.done(filter.done_days).await } else { Ok(Vec::new()) }
+        };
+        let (waiting, held, done) = futures::join!(waiting, held, done);
+        let mut latest: BTreeMap<JobId, Aged> = BTreeMap::new();
+        for aged in waiting?.into_iter().chain(held?).chain(done?) {
+            match latest.entry(aged.marker.job.clone()) {
+                Entry::Vacant(entry) => drop(entry.insert(aged)),
+                Entry::Occupied(mut entry) => {
+                    if rank(&aged.marker.shelf) > rank(&entry.get().marker.shelf) {
+                        entry.insert(aged);
+                    }
+                }
             }
         }
-        let markers: Vec<Marker> = markers.into_values().collect();
-        let summaries: Vec<Summary> = stream::iter(self.index.summaries(&markers).await?)
-            .map(|(marker, summary)| self.freshen(marker, summary))
-            .buffered(PARALLEL)
-            .try_collect()
-            .await?;
-        let mut jobs: Vec<Summary> = summaries.into_iter().filter(|job| filter.takes(job)).collect();
-        jobs.sort_by(|a, b| (a.submitted_at, &a.id).cmp(&(b.submitted_at, &b.id)));
-        if let Some(limit) = filter.limit {
-            jobs.drain(..jobs.len().saturating_sub(limit));
-        }
-        Ok(jobs)
+        let mut markers: Vec<Aged> =
+            latest.into_values().filter(|aged| filter.may_take(&aged.marker.shelf)).collect();
+        markers.sort_by(|a, b| (b.modified, &b.marker.job).cmp(&(a.modified, &a.marker.job)));
+        Ok(markers)
     }
 
     async fn freshen(&self, marker: Marker, summary: Summary) -> Result<Summary, ClientError> {
@@ -89,19 +184,16 @@ impl Client {
         }
     }
 
-    async fn done(&self, days: Option<u32>) -> Result<Vec<Marker>, ClientError> {
+    async fn done(&self, days: Option<u32>) -> Result<Vec<Aged>, StoreError> {
         let from = match days {
             Some(0) => return Ok(Vec::new()),
             Some(days) => self.now().date_naive().checked_sub_days(Days::new(u64::from(days))),
             None => None,
         };
-        let mut markers = Vec::new();
-        for day in self.index.days().await? {
-            if from.is_none_or(|from| day >= from) {
-                markers.extend(self.index.done_on(day).await?);
-            }
-        }
-        Ok(markers)
+        let days = self.index.days().await?.into_iter().filter(|day| from.is_none_or(|from| *day >= from));
+        let found: Vec<Vec<Aged>> =
+            stream::iter(days).map(|day| self.index.done_on(day)).buffered(PARALLEL).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
     }
 }
 

@@ -14,8 +14,10 @@ mod tell;
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{StreamExt, TryStreamExt, stream};
+
 pub use explain::{LaneReport, NodeFit, NodeReport, Verdict, Waiting};
-pub use list::Filter;
+pub use list::{Filter, Page};
 pub use logs::LogItem;
 pub use operate::{DeadLetter, QueueReport};
 pub use submit::Submission;
@@ -321,6 +323,9 @@ impl Client {
     }
 }
 
+/// How many lanes are read at once.
+const PARALLEL: usize = 32;
+
 fn lane_key(id: &LaneId) -> Key {
     Key::new(format!("lanes/{id}.json"))
 }
@@ -333,9 +338,15 @@ fn lane_key(id: &LaneId) -> Key {
 pub async fn lanes(store: &crate::store::Store, known: &[LaneId]) -> Result<Vec<Lane>, StoreError> {
     let names = store.list_names("lanes").await?;
     let ids = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse::<LaneId>().ok());
+    let ids: Vec<LaneId> = ids.filter(|id| !known.contains(id)).collect();
+    let new: Vec<_> = stream::iter(ids)
+        .map(|id| async move { store.get(&lane_key(&id)).await.map(|body| (id, body)) })
+        .buffered(PARALLEL)
+        .try_collect()
+        .await?;
     let mut lanes = Vec::new();
-    for id in ids.filter(|id| !known.contains(id)) {
-        let Some(body) = store.get(&lane_key(&id)).await? else { continue };
+    for (id, body) in new {
+        let Some(body) = body else { continue };
         match Lane::read(id.as_str(), &body) {
             Ok(lane) => lanes.push(lane),
             Err(error) => tracing::warn!(%error, "the lane is passed over"),

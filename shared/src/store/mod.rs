@@ -20,6 +20,7 @@ mod count;
 mod credentials;
 mod error;
 mod probe;
+mod wide;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

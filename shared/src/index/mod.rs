@@ -16,6 +16,8 @@
 
 use std::time::Duration;
 
+mod many;
+
 use chrono::NaiveDate;
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -323,25 +325,6 @@ impl Index {
         Ok(self.store.head(&shelf.key(job)).await?.is_some())
     }
 
-    /// All jobs that wait, parked or sent.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub async fn waiting(&self) -> Result<Vec<Marker>, StoreError> {
-        let (parked, sent) = futures::join!(self.markers("index/parked"), self.markers("index/sent"));
-        Ok(parked?.into_iter().chain(sent?).collect())
-    }
-
-    /// All jobs that wait in one lane.
-    ///
-    /// # Errors
-    /// [`StoreError`]
-    pub async fn waiting_in(&self, lane: &LaneId) -> Result<Vec<Marker>, StoreError> {
-        let (parked, sent) = (format!("index/parked/{lane}"), format!("index/sent/{lane}"));
-        let (parked, sent) = futures::join!(self.markers(&parked), self.markers(&sent));
-        Ok(parked?.into_iter().chain(sent?).collect())
-    }
-
     /// All jobs whose messages were sent, of one lane or of all.
     ///
     /// # Errors
@@ -365,8 +348,8 @@ impl Index {
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn held(&self) -> Result<Vec<Marker>, StoreError> {
-        self.markers("index/held").await
+    pub async fn held(&self) -> Result<Vec<Aged>, StoreError> {
+        self.aged("index/held").await
     }
 
     /// The days on which jobs finished, latest first.
@@ -382,8 +365,8 @@ impl Index {
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn done_on(&self, day: NaiveDate) -> Result<Vec<Marker>, StoreError> {
-        self.markers(&format!("index/done/{day}")).await
+    pub async fn done_on(&self, day: NaiveDate) -> Result<Vec<Aged>, StoreError> {
+        self.wide(&format!("index/done/{day}")).await
     }
 
     /// The summaries of markers; those whose marker has gone meanwhile are left out.
