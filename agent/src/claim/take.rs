@@ -170,6 +170,7 @@ async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, re
     if let Err(error) = job.apply(&entry) {
         tracing::warn!(%error, "deleted a message that contradicts itself");
         node.ledger.give_back(&job.id);
+        node.ledger.settled(&job.id);
         return delete(&node, &lane, &received).await;
     }
     if mutant::is_on(Mutant::DeleteBeforeClaim) {
@@ -180,6 +181,7 @@ async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, re
     match insist("the claim", || node.log.create(&job.id, &entry)).await {
         Put::Won => {
             tracing::info!(%lane, gpus, "claimed");
+            node.ledger.settled(&job.id);
             let moved = CancellationToken::new();
             let tidy = async {
                 if node.clock.elapsed().saturating_sub(began) > shared::index::GRACE / 2 {
@@ -201,6 +203,7 @@ async fn claim(node: Arc<Node>, lane: LaneId, mut job: Job, holding: Holding, re
             stale(&node, &job.id).await;
             delete(&node, &lane, &received).await;
             node.ledger.give_back(&job.id);
+            node.ledger.settled(&job.id);
         }
     }
 }
