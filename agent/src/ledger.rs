@@ -62,7 +62,7 @@ pub enum Take {
     Given(Holding),
     /// This host has the job already.
     Already,
-    /// This host is still tidying up after the job's last attempt here.
+    /// This host is still writing its claim of the job, or tidying up after its last attempt here.
     Settling,
     /// It may not, for these reasons.
     Refused(Vec<Misfit>),
@@ -199,8 +199,8 @@ impl Ledger {
         match state.holdings.get(job) {
             // Taken over by another node and queued again, which this one has yet to hear of.
             Some(held) if held.attempt < attempt => return Take::Settling,
+            Some(_) | None if state.settling.contains(job) => return Take::Settling,
             Some(_) => return Take::Already,
-            None if state.settling.contains(job) => return Take::Settling,
             None => {}
         }
         let mut misfits = Vec::new();
@@ -217,6 +217,9 @@ impl Ledger {
         let (true, Some(gpus)) = (misfits.is_empty(), gpus) else { return Take::Refused(misfits) };
         let holding = Holding { attempt, gpus, share: Share::of(spec, memory) };
         state.hold(job, holding.clone());
+        // Until the claim is written: were its message deleted and the agent to crash, nothing would
+        // tell of the job.
+        state.settling.insert(job.clone());
         Take::Given(holding)
     }
 

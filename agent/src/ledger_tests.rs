@@ -37,6 +37,8 @@ fn what_is_free_is_given_and_no_more() {
     assert!(matches!(take(&ledger, "a", "gpus = 1"), Take::Given(_)));
     assert!(matches!(take(&ledger, "b", "gpus = 1"), Take::Given(_)));
     assert_eq!(why(&take(&ledger, "c", "gpus = 1")), "needs 1 GPU, 0 free now");
+    assert_eq!(take(&ledger, "a", "gpus = 1"), Take::Settling, "its claim is not written yet");
+    ledger.settled(&JobId::new("a").expect("valid"));
     assert_eq!(take(&ledger, "a", "gpus = 1"), Take::Already);
     let (a, spec) = (JobId::new("a").expect("valid"), spec("gpus = 1"));
     let next = ledger.take(&a, Attempt(2), &spec, None);

@@ -182,6 +182,7 @@ async fn claim(
     if let Err(error) = job.apply(&entry) {
         tracing::warn!(%error, "deleted a message that contradicts itself");
         node.ledger.give_back(&job.id);
+        node.ledger.settled(&job.id);
         return delete(&node, &lane, &received).await;
     }
     node.events.note(&job, entry.seq, told).await;
@@ -193,6 +194,7 @@ async fn claim(
     match insist("the claim", || node.log.create(&job.id, &entry)).await {
         Put::Won => {
             tracing::info!(%lane, gpus, "claimed");
+            node.ledger.settled(&job.id);
             let moved = CancellationToken::new();
             let tidy = async {
                 if node.clock.elapsed().saturating_sub(began) > shared::index::GRACE / 2 {
@@ -215,6 +217,7 @@ async fn claim(
             stale(&node, &job.id).await;
             delete(&node, &lane, &received).await;
             node.ledger.give_back(&job.id);
+            node.ledger.settled(&job.id);
         }
     }
 }
