@@ -203,7 +203,7 @@ impl Link {
         };
         if crashes {
             self.host.crash();
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

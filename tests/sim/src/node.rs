@@ -111,7 +111,7 @@ impl Server {
         let node = Arc::new(node);
         self.services.world.spawn(async move {
             let _life = Life::begin(&node).await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
     }
 

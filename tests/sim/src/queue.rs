@@ -73,7 +73,7 @@ impl Queues {
         Ok(act(messages, next))
     }
 
-    fn send(&self, name: &QueueName, body: Outgoing, delay: Duration) -> Result<(), QueueError> {
+    fn send(&self, name: &QueueName, body: &Outgoing, delay: Duration) -> Result<(), QueueError> {
         let (world, now) = (&self.world, self.world.elapsed());
         let post = world.toxics().post;
         if world.odds(post.lost) {
@@ -271,7 +271,7 @@ impl Queue for SimQueue {
             return Err(unusable(queue, "delayed for more than 15 minutes"));
         }
         let (name, message) = (queue.clone(), message.clone());
-        let effect = move |queues: &Queues| queues.send(&name, message, delay);
+        let effect = move |queues: &Queues| queues.send(&name, &message, delay);
         self.write(format!("sends to {queue}"), queue, effect).await?
     }
 

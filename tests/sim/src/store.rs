@@ -53,7 +53,7 @@ impl Objects {
         Arc::new(Self { world: world.clone(), map: Mutex::default() })
     }
 
-    fn put(&self, key: &str, body: Bytes, create: bool) -> Result<PutResult> {
+    fn put(&self, key: &str, body: &Bytes, create: bool) -> Result<PutResult> {
         let mut map = lock(&self.map);
         if create && (map.contains_key(key) || self.world.odds(FALSE_CONFLICT)) {
             return Err(Error::AlreadyExists { path: key.into(), source: "412".into() });
@@ -62,7 +62,7 @@ impl Objects {
         let tag = map.get(key).map_or(1, |object| object.tag + 1);
         map.insert(key.to_owned(), Object { body: body.clone(), tag, modified });
         drop(map);
-        self.world.watch().stored(&self.world, key, &body);
+        self.world.watch().stored(&self.world, key, body);
         Ok(PutResult { e_tag: Some(tag.to_string()), version: None, extensions: Default::default() })
     }
 
@@ -160,7 +160,7 @@ impl ObjectStore for SimStore {
         let (objects, key, body) = (self.objects.clone(), location.to_string(), Bytes::from(payload));
         let create = matches!(opts.mode, PutMode::Create);
         let what = format!("{} {key}", if create { "CREATE" } else { "PUT" });
-        self.link.write(what, move || objects.put(&key, body, create)).await.map_err(broken)?
+        self.link.write(what, move || objects.put(&key, &body, create)).await.map_err(broken)?
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
