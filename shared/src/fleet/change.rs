@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case("windw", "3", "there is no such setting; there are queue, beat, lease")]
+    #[case("speed", "3", "there is no such setting; there are queue, beat, lease")]
     #[case("v", "3", "there is no such setting")]
     #[case("window", "many", "invalid type")]
     #[case("beat", "3", "invalid type")]
