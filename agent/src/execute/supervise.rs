@@ -72,12 +72,11 @@ impl Run {
                     output = Some(shipped.map_err(|_| Lost)?);
                     None
                 }
-                // To stop a container thaws it, which is not ours to do while we are cut off, unless
-                // that is what the job wants then.
-                () = &mut stop, if !self.cut || self.job.spec.on_isolation == OnIsolation::Stop => {
+                () = &mut stop => {
                     stop = futures::future::pending().boxed();
                     None
                 }
+                // To stop a container thaws it, which is not ours to do while we are cut off.
                 () = &mut limits, if !self.cut => Some(Reason::TimedOut),
                 notice = self.notice() => match notice {
                     Notice::Lost => return Err(Lost),

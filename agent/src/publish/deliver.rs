@@ -72,7 +72,12 @@ impl Courier {
     }
 
     async fn send(&self, message: &Outgoing) -> Result<(), QueueError> {
-        self.queue.deliver(&QueueName::Status, message, Duration::ZERO).await
+        match self.queue.send(&QueueName::Status, message, Duration::ZERO).await {
+            Err(QueueError::NoSuchQueue { .. }) => {}
+            sent => return sent,
+        }
+        self.queue.ensure(&QueueName::Status).await?;
+        self.queue.send(&QueueName::Status, message, Duration::ZERO).await
     }
 
     async fn post(&self, hook: &Webhook, event: &StatusEvent) -> Result<StatusCode, String> {

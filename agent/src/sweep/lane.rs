@@ -8,7 +8,7 @@ use std::{
 use shared::{
     id::{JobId, LaneId, Team, Timestamp},
     index::{Aged, Shelf, Waits},
-    log::Job,
+    log::{Job, State},
     queue::{Depth, Queue, QueueError, QueueName},
 };
 
@@ -95,7 +95,7 @@ async fn messages(
     let mut resent = 0;
     for id in decide::lost_messages(sent, depth, now) {
         let Some(job) = node.log.read(&id).await? else { continue };
-        if job.is_for_anybody() {
+        if matches!(job.state, State::Queued { .. }) && !job.local {
             settle::send(node, &job).await;
             resent += 1;
         }
