@@ -90,12 +90,12 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     let fleet = Fleet::open(&config.fleet, clock.clone()).await?;
     store::probe(&fleet.store, &Chance::from_os()).await?;
     let node = open(config, fleet, clock).await?;
+    identity::check(&node).await?;
     let inventory = node.ledger.inventory();
     tracing::info!(
         node = %node.id, incarnation = %node.incarnation, fleet = %node.fleet.store.url(),
         gpus = inventory.gpus.len(), simulated = inventory.simulated, "started"
     );
-    identity::check(&node).await?;
     let tasks = Tasks::default();
     control::listen(node.clone(), &tasks)?;
     let life = Life::begin(&node).await;

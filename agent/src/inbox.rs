@@ -115,11 +115,5 @@ async fn bury(node: &Node, message: &Received, reason: String) -> Result<(), Que
     if node.fleet.settings().status {
         node.events.refused(&message.id, &reason).await?;
     }
-    match node.fleet.queue.send(&QueueName::Dead, &letter, Duration::ZERO).await {
-        Err(QueueError::NoSuchQueue { .. }) => {
-            node.fleet.queue.ensure(&QueueName::Dead).await?;
-            node.fleet.queue.send(&QueueName::Dead, &letter, Duration::ZERO).await
-        }
-        sent => sent,
-    }
+    node.fleet.queue.deliver(&QueueName::Dead, &letter, Duration::ZERO).await
 }

@@ -82,9 +82,7 @@ impl Window {
             if self.index.create(&sent, &Summary::of(&job)).await? {
                 let Some(message) = Message::of(&job) else { continue };
                 let outgoing = Outgoing::new(team.clone(), message.to_body());
-                let queue = QueueName::from(lane);
-                self.fleet.queue.ensure(&queue).await?;
-                self.fleet.queue.send(&queue, &outgoing, Duration::ZERO).await?;
+                self.fleet.queue.deliver(&QueueName::from(lane), &outgoing, Duration::ZERO).await?;
                 released += 1;
             }
             self.index.remove(&shelf, &id).await?;

@@ -11,7 +11,7 @@ use shared::{
     log::{Job, Phase, State},
     message::Message,
     mutant::{self, Mutant},
-    queue::{Outgoing, Queue, QueueError, QueueName},
+    queue::{Outgoing, Queue, QueueName},
 };
 
 use crate::{node::Node, patience::insist};
@@ -65,11 +65,7 @@ pub async fn send(node: &Node, job: &Job) {
     let message = message.told(node.events.told(job));
     let outgoing = Outgoing::new(job.spec.team.clone(), message.to_body());
     let queue = QueueName::from(&job.lane);
-    insist("the job's message", async || -> Result<(), QueueError> {
-        node.fleet.queue.ensure(&queue).await?;
-        node.fleet.queue.send(&queue, &outgoing, delay).await
-    })
-    .await;
+    insist("the job's message", || node.fleet.queue.deliver(&queue, &outgoing, delay)).await;
 }
 
 fn delay(not_before: Option<Timestamp>, now: Timestamp) -> Duration {

@@ -72,11 +72,12 @@ impl Run {
                     output = Some(shipped.map_err(|_| Lost)?);
                     None
                 }
-                () = &mut stop => {
+                // To stop a container thaws it, which is not ours to do while we are cut off, unless
+                // that is what the job wants then.
+                () = &mut stop, if !self.cut || self.job.spec.on_isolation == OnIsolation::Stop => {
                     stop = futures::future::pending().boxed();
                     None
                 }
-                // To stop a container thaws it, which is not ours to do while we are cut off.
                 () = &mut limits, if !self.cut => Some(Reason::TimedOut),
                 notice = self.notice() => match notice {
                     Notice::Lost => return Err(Lost),

@@ -72,12 +72,7 @@ impl Courier {
     }
 
     async fn send(&self, message: &Outgoing) -> Result<(), QueueError> {
-        match self.queue.send(&QueueName::Status, message, Duration::ZERO).await {
-            Err(QueueError::NoSuchQueue { .. }) => {}
-            sent => return sent,
-        }
-        self.queue.ensure(&QueueName::Status).await?;
-        self.queue.send(&QueueName::Status, message, Duration::ZERO).await
+        self.queue.deliver(&QueueName::Status, message, Duration::ZERO).await
     }
 
     async fn post(&self, hook: &Webhook, event: &StatusEvent) -> Result<StatusCode, String> {

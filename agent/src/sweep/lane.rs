@@ -8,7 +8,7 @@ use std::{
 use shared::{
     id::{JobId, LaneId, Team, Timestamp},
     index::{Aged, Shelf, Waits},
-    log::{Job, State},
+    log::Job,
     queue::{Depth, Queue, QueueError, QueueName},
 };
 
@@ -95,7 +95,7 @@ async fn messages(
     let mut resent = 0;
     for id in decide::lost_messages(sent, depth, now) {
         let Some(job) = node.log.read(&id).await? else { continue };
-        if matches!(job.state, State::Queued { .. }) && !job.local {
+        if job.is_for_anybody() {
             settle::send(node, &job).await;
             resent += 1;
         }

@@ -307,10 +307,7 @@ impl Client {
     async fn send(&self, job: &Job, told: Told) -> Result<(), ClientError> {
         let Some(message) = Message::of(job) else { return Ok(()) };
         let outgoing = Outgoing::new(job.spec.team.clone(), message.told(told).to_body());
-        let queue = QueueName::from(&job.lane);
-        self.fleet.queue.ensure(&queue).await?;
-        self.fleet.queue.send(&queue, &outgoing, Duration::ZERO).await?;
-        Ok(())
+        Ok(self.fleet.queue.deliver(&QueueName::from(&job.lane), &outgoing, Duration::ZERO).await?)
     }
 
     /// A lane's record, or `None` where no job ever had those needs.

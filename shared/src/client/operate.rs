@@ -12,7 +12,7 @@ use super::{Client, ClientError};
 use crate::{
     event::Told,
     id::{LaneId, NodeId, Timestamp},
-    log::State,
+    lease::Sight,
     node::{Mode, NodeRecord},
     queue::{Depth, MAX_BATCH, Queue, QueueError, QueueName},
 };
@@ -95,7 +95,7 @@ impl Client {
         let sent: Vec<bool> = stream::iter(markers)
             .map(|marker| async move {
                 let Some(job) = self.log.read(&marker.job).await? else { return Ok(false) };
-                let waits = matches!(job.state, State::Queued { .. });
+                let waits = job.is_for_anybody();
                 if waits {
                     self.send(&job, Told::default()).await?;
                 }
@@ -157,7 +157,7 @@ impl Client {
             // It looks dead by this host's clock, which may be wrong: a counter cannot be.
             tokio::time::sleep(record.beat.0 * 2 + Duration::from_secs(1)).await;
             let again = NodeRecord::read(store, node).await?.ok_or_else(gone)?;
-            if (again.counter, &again.incarnation) != (record.counter, &record.incarnation) {
+            if Sight::of(&again) != Sight::of(&record) {
                 return Err(ClientError::Alive(node.clone()));
             }
         }

@@ -7,7 +7,7 @@ use crate::{
     index::{GRACE, Shelf, Summary},
     job::JobSpec,
     lane::{Lane, LaneError, Needs},
-    log::{Event, Job, LogError, OutputSize, Phase, Put, Submitted},
+    log::{Event, Job, LogError, OutputSize, Phase, Put, State, Submitted},
     record,
     store::Created,
 };
@@ -76,17 +76,15 @@ impl Client {
                 let told = self.tell(&job, &entry).await;
                 if shelf == sent {
                     self.send(&job, told).await?;
-                } else {
-                    let room = window.room(&lane_id, &team).await?;
-                    if room > 0 {
-                        window.release(&lane_id, &team, 1).await?;
-                    }
+                } else if window.room(&lane_id, &team).await? > 0 {
+                    window.release(&lane_id, &team, 1).await?;
                 }
                 Ok(Submission { job, new: true })
             }
             Put::Lost => {
                 let job = self.job(&id).await?;
-                if Shelf::of(&job) != shelf {
+                // Where it waits, the marker may be what an earlier submission of it put there.
+                if !matches!(job.state, State::Queued { .. }) {
                     self.index.remove(&shelf, &id).await?;
                 }
                 self.again(job, &spec).await

@@ -7,7 +7,7 @@ use crate::{
     event::{StatusEvent, Subject, Told},
     log::{Entry, Job},
     message::Message,
-    queue::{Outgoing, Queue, QueueError, QueueName},
+    queue::{Outgoing, Queue, QueueName},
 };
 
 impl Client {
@@ -21,23 +21,13 @@ impl Client {
         }
         let event = StatusEvent::of(&Subject::of(job), entry);
         let message = Outgoing::new(job.spec.team.clone(), event.to_body());
-        match self.send_to(&QueueName::Status, &message).await {
+        match self.fleet.queue.deliver(&QueueName::Status, &message, Duration::ZERO).await {
             Ok(()) => Told { status: entry.seq.next(), ..Told::default() },
             Err(error) => {
                 tracing::warn!(%error, job = %job.id, "the status queue hears of this later, from a node");
                 Told::default()
             }
         }
-    }
-
-    /// Sends a message, to a queue that is made if it is not there.
-    async fn send_to(&self, queue: &QueueName, message: &Outgoing) -> Result<(), QueueError> {
-        match self.fleet.queue.send(queue, message, Duration::ZERO).await {
-            Err(QueueError::NoSuchQueue { .. }) => {}
-            sent => return sent,
-        }
-        self.fleet.queue.ensure(queue).await?;
-        self.fleet.queue.send(queue, message, Duration::ZERO).await
     }
 
     /// Lets the webhooks hear of the end of a job that waited: clients have no secrets to sign
@@ -47,6 +37,6 @@ impl Client {
         let none = self.fleet.settings().webhooks.is_empty() && waiting.spec.webhooks.is_empty();
         let Some(message) = Message::of(waiting).filter(|_| !none) else { return Ok(()) };
         let message = Outgoing::new(waiting.spec.team.clone(), message.told(told).to_body());
-        Ok(self.send_to(&QueueName::from(&waiting.lane), &message).await?)
+        Ok(self.fleet.queue.deliver(&QueueName::from(&waiting.lane), &message, Duration::ZERO).await?)
     }
 }

@@ -374,6 +374,12 @@ impl Job {
         self.held().is_some_and(|claim| claim.node == *node && claim.attempt == attempt)
     }
 
+    /// Whether it waits for whichever node takes it; what waits for its author's own process alone has
+    /// no message in its lane's queue.
+    pub fn is_for_anybody(&self) -> bool {
+        matches!(self.state, State::Queued { .. }) && !self.local
+    }
+
     /// What listings say of it, as far as the log tells: a parked job is `Queued` here.
     pub fn phase(&self) -> Phase {
         match &self.state {

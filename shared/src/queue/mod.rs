@@ -157,6 +157,21 @@ pub trait Queue: Send + Sync + 'static {
     /// Sends a message, to be seen after `delay` (0 to 15 minutes).
     async fn send(&self, queue: &QueueName, message: &Outgoing, delay: Duration) -> Result<(), QueueError>;
 
+    /// Sends a message, to a queue that is made if nobody has made it yet.
+    async fn deliver(
+        &self,
+        queue: &QueueName,
+        message: &Outgoing,
+        delay: Duration,
+    ) -> Result<(), QueueError> {
+        match self.send(queue, message, delay).await {
+            Err(QueueError::NoSuchQueue { .. }) => {}
+            sent => return sent,
+        }
+        self.ensure(queue).await?;
+        self.send(queue, message, delay).await
+    }
+
     /// Receives up to `max` messages (1 to [`MAX_BATCH`]), waiting up to `wait` (0 to
     /// [`MAX_WAIT`]) for the first, and hides them for `visibility` (up to 12 hours).
     async fn receive(

@@ -1,18 +1,21 @@
 //! Runs that were killed: `haul run` is a node of its own while it lives, and what a killed one
-//! leaves is stopped and finished by the next run, or the next start of the agent, on this host.
+//! leaves is stopped and finished by the next run, or within a minute by the agent, on this host.
+
+mod aside;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use async_trait::async_trait;
 use shared::{
     client::Client,
     clock::{Chance, Clock},
     fleet::Fleet,
     id::{JobId, NodeId, Seq},
     log::Author,
-    queue::{Counted, Depth, Outgoing, Queue, QueueError, QueueName, Receipt, Received, SqliteQueue},
+    queue::{Counted, SqliteQueue},
 };
+
+use aside::Aside;
 
 use crate::{beat, config::AgentConfig, daemon, recover, task::Tasks};
 
@@ -39,7 +42,7 @@ fn dir(state_dir: &Path) -> std::path::PathBuf {
 /// When there is no memory for the queue.
 pub fn fleet_of(fleet: &Fleet, clock: Arc<dyn Clock>) -> Result<Fleet> {
     let own = SqliteQueue::in_memory(clock)?;
-    let queue = Arc::new(Counted::new(Arc::new(Aside { own, fleet: fleet.queue.clone() })));
+    let queue = Arc::new(Counted::new(Arc::new(Aside::new(own, fleet.queue.clone()))));
     let mut settings = (*fleet.settings()).clone();
     // Somebody waits at the terminal: what the platform cannot do, it says at once.
     settings.policy.platform_retries = 0;
@@ -55,64 +58,6 @@ pub async fn watch(config: AgentConfig, fleet: Fleet, clock: Arc<dyn Clock>) {
     loop {
         tidy(config.clone(), fleet.clone(), clock.clone()).await;
         tokio::time::sleep(EVERY).await;
-    }
-}
-
-/// Queues of a run's own beside the fleet's status queue.
-struct Aside {
-    own: SqliteQueue,
-    fleet: Arc<Counted>,
-}
-
-impl Aside {
-    fn of(&self, queue: &QueueName) -> &dyn Queue {
-        if *queue == QueueName::Status { &*self.fleet } else { &self.own }
-    }
-}
-
-#[async_trait]
-impl Queue for Aside {
-    async fn ensure(&self, queue: &QueueName) -> Result<(), QueueError> {
-        self.of(queue).ensure(queue).await
-    }
-
-    async fn send(&self, queue: &QueueName, message: &Outgoing, delay: Duration) -> Result<(), QueueError> {
-        self.of(queue).send(queue, message, delay).await
-    }
-
-    async fn receive(
-        &self,
-        queue: &QueueName,
-        max: usize,
-        wait: Duration,
-        visibility: Duration,
-    ) -> Result<Vec<Received>, QueueError> {
-        self.of(queue).receive(queue, max, wait, visibility).await
-    }
-
-    async fn delete(&self, queue: &QueueName, receipt: &Receipt) -> Result<(), QueueError> {
-        self.of(queue).delete(queue, receipt).await
-    }
-
-    async fn change_visibility(
-        &self,
-        queue: &QueueName,
-        receipt: &Receipt,
-        visibility: Duration,
-    ) -> Result<(), QueueError> {
-        self.of(queue).change_visibility(queue, receipt, visibility).await
-    }
-
-    async fn depth(&self, queue: &QueueName) -> Result<Depth, QueueError> {
-        self.of(queue).depth(queue).await
-    }
-
-    async fn purge(&self, queue: &QueueName) -> Result<(), QueueError> {
-        self.of(queue).purge(queue).await
-    }
-
-    async fn list(&self) -> Result<Vec<QueueName>, QueueError> {
-        self.own.list().await
     }
 }
 
