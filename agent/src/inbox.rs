@@ -18,7 +18,7 @@ use shared::{
 use crate::{node::Node, patience::Chain};
 
 /// How long a message stays hidden while it is routed; a submit takes a second at most.
-const VISIBILITY: Duration = Duration::from_secs(60);
+const VISIBILITY: Duration = Duration::from_secs(30);
 
 /// The longest reason that goes beside a dead letter, in characters.
 const LONGEST_REASON: usize = 2000;

@@ -41,6 +41,8 @@ struct State {
     holdings: BTreeMap<JobId, Holding>,
     /// Jobs whose last attempt here has ended and whose markers are on their way.
     settling: BTreeSet<JobId>,
+    /// Jobs whose container was found paused though nobody here keeps it so.
+    paused: BTreeSet<JobId>,
     mode: Mode,
     problems: Vec<String>,
     /// Cut off from the store for so long that the node may be replaced.
@@ -79,6 +81,7 @@ impl Ledger {
             capacity,
             holdings: BTreeMap::new(),
             settling: BTreeSet::new(),
+            paused: BTreeSet::new(),
             mode: Mode::Ready,
             problems: Vec::new(),
             isolated: false,
@@ -238,6 +241,16 @@ impl Ledger {
     /// Notes that nothing more is done for a job's last attempt.
     pub fn settled(&self, job: &JobId) {
         self.state().settling.remove(job);
+    }
+
+    /// Notes that a job's container was found paused.
+    pub fn found_paused(&self, job: &JobId) {
+        self.state().paused.insert(job.clone());
+    }
+
+    /// Whether a job's container has been found paused since this was last asked.
+    pub fn take_paused(&self, job: &JobId) -> bool {
+        self.state().paused.remove(job)
     }
 
     /// Takes back what a job had.

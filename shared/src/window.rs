@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::{
     fleet::Fleet,
     id::{LaneId, Team},
-    index::{Index, Shelf, Summary, Waits},
+    index::{Index, Marker, Summary, Waits},
     log::{Log, LogError, State},
     message::Message,
     queue::{Outgoing, Queue, QueueError, QueueName},
@@ -70,22 +70,20 @@ impl Window {
             if released >= most {
                 break;
             }
-            let (id, shelf) = (parked.marker.job, parked.marker.shelf);
-            let Some(job) = self.log.read_on(&id).await? else { continue };
+            let Some(job) = self.log.read_on(&parked.marker.job).await? else { continue };
             let State::Queued { .. } = &job.state else {
                 // It was cancelled while it was parked, say: it belongs elsewhere.
                 self.index.add(&job).await?;
-                self.index.remove(&shelf, &id).await?;
+                self.index.remove(&parked.marker).await?;
                 continue;
             };
-            let sent = Shelf::Sent { lane: lane.clone(), team: team.clone() };
-            if self.index.create(&sent, &Summary::of(&job)).await? {
+            if self.index.create(&Marker::of(&job), &Summary::of(&job)).await? {
                 let Some(message) = Message::of(&job) else { continue };
                 let outgoing = Outgoing::new(team.clone(), message.to_body());
                 self.fleet.queue.deliver(&QueueName::from(lane), &outgoing, Duration::ZERO).await?;
                 released += 1;
             }
-            self.index.remove(&shelf, &id).await?;
+            self.index.remove(&parked.marker).await?;
         }
         Ok(released)
     }

@@ -8,8 +8,8 @@ use shared::{
     client::{Client, Filter},
     clock::{Chance, SystemClock},
     fleet::{Fleet, Settings},
-    id::{NodeId, Seq, Timestamp},
-    index::{Index, Shelf, Summary},
+    id::{Attempt, NodeId, Seq, Timestamp},
+    index::{Index, Marker, Shelf, Summary},
     log::{Author, Phase},
     node::NodeRecord,
     queue::{Counted, SqliteQueue},
@@ -43,7 +43,8 @@ async fn jobs(client: &Client) {
         } else {
             (Shelf::Done { day: today }, Phase::Succeeded)
         };
-        index.add_to(&shelf, &Summary { id, state, ..marker() }).await.expect("written");
+        let at = Marker { shelf, job: id.clone(), round: Attempt::FIRST };
+        index.put(&at, &Summary { id, state, ..marker() }).await.expect("written");
     }
 }
 
@@ -107,7 +108,8 @@ async fn nodes_take_one_read_each_and_lanes_no_more_for_each_job() {
         let shelf = Shelf::Sent { lane: lane.clone(), team: spec.team.clone() };
         let since = Timestamp::UNIX_EPOCH;
         let summary = Summary { id: client.new_id(), lane: lane.clone(), since, ..marker() };
-        index.add_to(&shelf, &summary).await.expect("written");
+        let at = Marker { shelf, job: summary.id.clone(), round: Attempt::FIRST };
+        index.put(&at, &summary).await.expect("written");
     }
     let before = requests(&store);
     let lanes = client.lanes().await.expect("lists");

@@ -25,8 +25,8 @@ use crate::{node::Node, pace::Pace, patience::Chain};
 const LONG_POLL: Duration = Duration::from_secs(20);
 
 /// How long a received message stays hidden. A claim takes milliseconds; what takes longer is
-/// seen again by another agent, and loses nothing.
-const VISIBILITY: Duration = Duration::from_secs(60);
+/// seen again by another agent, and loses nothing. A receive whose answer is lost costs as much.
+const VISIBILITY: Duration = Duration::from_secs(30);
 
 type Polled = (LaneId, Result<Vec<Received>, QueueError>);
 

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use shared::{
     event::Told,
-    id::{JobId, LaneId},
-    index::Shelf,
+    id::{Attempt, JobId, LaneId},
+    index::Marker,
     lane::Misfit,
     log::{Claimed, Event, Job, LogError, Put, State},
     message::Message,
@@ -178,7 +178,7 @@ async fn claim(
             gpus: holding.gpus,
         }),
     );
-    let before = Shelf::of(&job);
+    let (before, attempt) = (Marker::of(&job), holding.attempt);
     if let Err(error) = job.apply(&entry) {
         tracing::warn!(%error, "deleted a message that contradicts itself");
         node.ledger.give_back(&job.id);
@@ -201,7 +201,7 @@ async fn claim(
                     // A sweep may have taken it for one that leads nowhere.
                     insist("the job's marker", || node.index.add(&job)).await;
                 }
-                insist("the job's old marker", || node.index.remove(&before, &job.id)).await;
+                insist("the job's old marker", || node.index.remove(&before)).await;
                 moved.cancel();
                 delete(&node, &lane, &received).await;
                 if !job.local {
@@ -214,7 +214,7 @@ async fn claim(
         Put::Lost => {
             tracing::debug!(%lane, "the message was stale");
             node.events.wake(&job.id);
-            stale(&node, &job.id).await;
+            stale(&node, &job.id, attempt).await;
             delete(&node, &lane, &received).await;
             node.ledger.give_back(&job.id);
             node.ledger.settled(&job.id);
@@ -231,7 +231,7 @@ async fn release(node: &Node, job: &Job) {
 
 /// Takes back the marker that a stale message has led to. Where the job waited is the winner's to
 /// tidy: it may wait there again by now.
-async fn stale(node: &Node, job: &JobId) {
+async fn stale(node: &Node, job: &JobId, attempt: Attempt) {
     let Some(job) = insist("the job's log", || node.log.read(job)).await else { return };
-    execute::settle::leave(node, &job).await;
+    execute::settle::leave(node, &job, attempt).await;
 }

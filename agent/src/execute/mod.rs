@@ -108,7 +108,7 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>,
         Err(Lost) => {
             tracing::warn!("the job was taken over by another node; its container here is removed");
             insist("the container's removal", || node.engine.remove(&name)).await;
-            settle::leave(&node, &run.job).await;
+            settle::leave(&node, &run.job, attempt).await;
         }
     }
     node.ledger.give_back(&run.job.id);
@@ -226,6 +226,11 @@ impl Run {
         if self.job.is_held_by(&node, attempt) { Ok(()) } else { Err(Lost) }
     }
 
+    /// The fence's epoch, while this node may act for the job.
+    fn ours(&self) -> Option<Epoch> {
+        self.proven.filter(|epoch| self.node.fence.epoch() == Some(*epoch))
+    }
+
     /// Waits until this node may act for the job: its lease holds, and the job's log has proved to
     /// be its own since the lease was last begun. Safe to drop.
     async fn hold(&mut self) -> Result<(), Lost> {
@@ -274,7 +279,7 @@ impl Run {
                 self.cut = false;
                 return if held.is_ok() { Notice::Back } else { Notice::Lost };
             }
-            let Some(epoch) = self.proven.filter(|epoch| self.node.fence.epoch() == Some(*epoch)) else {
+            let Some(epoch) = self.ours() else {
                 self.cut = true;
                 return Notice::Cut;
             };
@@ -293,10 +298,25 @@ impl Run {
                 () = self.node.fence.left(epoch) => {}
                 () = self.node.hand_back.cancelled(), if !told => {}
                 () = self.beat.tick() => {
-                    let log = self.node.log.clone();
-                    if let Err(error) = log.refresh(&mut self.job).await {
-                        tracing::warn!(error = %crate::patience::Chain(&error), "cannot read the job's log");
+                    if self.node.ledger.take_paused(&self.job.id) {
+                        return Notice::Back;
                     }
+                    self.read_news(epoch).await;
+                }
+            }
+        }
+    }
+
+    /// Reads on in the job's log, for no longer than the lease holds: a store that hangs must not keep
+    /// the container from being frozen. Safe to drop.
+    async fn read_news(&mut self, epoch: Epoch) {
+        let node = self.node.clone();
+        tokio::select! {
+            biased;
+            () = node.fence.left(epoch) => {}
+            read = node.log.refresh(&mut self.job) => {
+                if let Err(error) = read {
+                    tracing::warn!(error = %crate::patience::Chain(&error), "cannot read the job's log");
                 }
             }
         }

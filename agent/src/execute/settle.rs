@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shared::{
     id::{Attempt, Timestamp},
-    index::Shelf,
+    index::Marker,
     log::{Job, Phase, State},
     message::Message,
     mutant::{self, Mutant},
@@ -22,7 +22,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(900);
 /// Moves a job that this node held to where its log says that it is.
 pub async fn settle(node: &Node, job: &Job, attempt: Attempt) {
     if mutant::is_on(Mutant::MarkerGap) {
-        leave(node, job).await;
+        leave(node, job, attempt).await;
     }
     match &job.state {
         State::Done { phase: Phase::Succeeded, .. } => {
@@ -38,24 +38,24 @@ pub async fn settle(node: &Node, job: &Job, attempt: Attempt) {
         }
         State::Held(_) => {}
     }
-    leave(node, job).await;
+    leave(node, job, attempt).await;
 }
 
 /// Moves a job that another node held, and that this one has just ended, to where its log says that
 /// it is. The message goes last: whoever claims by it makes a new marker, perhaps on the same shelf.
-pub async fn settle_from(node: &Node, job: &Job, shelf: &Shelf) {
+pub async fn settle_from(node: &Node, job: &Job, held: &Marker) {
     insist("the job's marker", || node.index.add(job)).await;
-    insist("the job's marker", || node.index.remove(shelf, &job.id)).await;
+    insist("the job's marker", || node.index.remove(held)).await;
     send(node, job).await;
 }
 
-/// Takes the job from this node's shelf, unless it is still held here.
-pub async fn leave(node: &Node, job: &Job) {
-    if job.held().is_some_and(|claim| claim.node == node.id) {
+/// Takes an attempt from this node's shelf, unless it is still held here.
+pub async fn leave(node: &Node, job: &Job, attempt: Attempt) {
+    if job.is_held_by(&node.id, attempt) {
         return;
     }
-    let shelf = Shelf::Held { node: node.id.clone() };
-    insist("the job's marker", || node.index.remove(&shelf, &job.id)).await;
+    let held = Marker::held(&job.id, &node.id, attempt);
+    insist("the job's marker", || node.index.remove(&held)).await;
 }
 
 /// Sends the message of a job that waits.

@@ -38,12 +38,24 @@ impl Run {
         };
         // Output is shipped only after this stands in the log.
         let fresh = self.job.held().is_some_and(|claim| claim.started.is_none());
-        if container.state == ContainerState::Paused || self.node.fence.epoch() != self.proven {
-            self.freeze(id).await;
-            self.hold().await?;
-            self.thaw(id).await;
+        let mut frozen = container.state == ContainerState::Paused;
+        let node = self.node.clone();
+        loop {
+            let epoch = self.ours().filter(|_| !frozen);
+            let Some(epoch) = epoch else {
+                self.freeze(id).await;
+                self.hold().await?;
+                self.thaw(id).await;
+                frozen = false;
+                continue;
+            };
+            // Not for longer than the lease holds: the container runs meanwhile.
+            tokio::select! {
+                biased;
+                () = node.fence.left(epoch) => {}
+                started = self.started(&container) => break started?,
+            }
         }
-        self.started(&container).await?;
         tracing::info!(container = container.name, image = owner::image_of(&container), "running");
         let (exited, has_exited) = watch::channel(false);
         let shipper = Shipper {
@@ -115,7 +127,8 @@ impl Run {
     }
 
     async fn thaw(&self, id: &ContainerId) {
-        if self.job.spec.on_isolation == OnIsolation::Freeze {
+        // The guard freezes one that is to be stopped as well.
+        if self.job.spec.on_isolation != OnIsolation::Continue {
             tracing::info!("thawed: the job is still this node's");
             self.pause(id, false).await;
         }

@@ -15,11 +15,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use shared::{
-    id::JobId,
-    index::{Marker, Shelf},
-    log::Job,
-};
+use shared::{id::JobId, index::Marker, log::Job};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -40,22 +36,20 @@ pub async fn recover(node: &Arc<Node>) {
     let proven = node.fence.epoch();
     let labels = labels_of(node.fleet.store.url().as_str(), &node.id);
     let containers = insist("the list of containers", || node.engine.list(&labels)).await;
-    let shelf: BTreeSet<JobId> = insist("the index", || node.index.held_by(&node.id))
-        .await
-        .into_iter()
-        .map(|Marker { job, .. }| job)
-        .collect();
+    let markers = insist("the index", || node.index.held_by(&node.id)).await;
+    let shelf: BTreeSet<JobId> = markers.iter().map(|marker| marker.job.clone()).collect();
     let jobs = read_jobs(node, &containers, &shelf).await;
-    let plan = plan::plan(&node.id, containers, &shelf, jobs);
+    let plan = plan::plan(&node.id, containers, markers, jobs);
     for (job, holding, stage) in plan.resume {
         let span = tracing::info_span!("job", job = %job.id, attempt = %holding.attempt, node = %node.id);
         span.in_scope(|| tracing::info!(%stage, "taken up from an earlier run of the agent"));
+        let attempt = holding.attempt;
         node.ledger.adopt(&job.id, holding);
         let owner = node.clone();
         let task = async move {
             // The claim may have been cut off before it took the job from where it waited.
-            let waited = Shelf::Sent { lane: job.lane.clone(), team: job.spec.team.clone() };
-            insist("the job's old marker", || owner.index.remove(&waited, &job.id)).await;
+            let waited = Marker::sent(&job, attempt);
+            insist("the job's old marker", || owner.index.remove(&waited)).await;
             let moved = CancellationToken::new();
             moved.cancel();
             execute::run(owner.clone(), job, stage, proven, moved).await;
@@ -70,9 +64,9 @@ pub async fn recover(node: &Arc<Node>) {
         tracing::info!(job = %job.id, state = %job.phase(), "finished what an earlier run had begun");
         settle::settle(node, &job, attempt).await;
     }
-    for job in plan.forget {
-        let shelf = Shelf::Held { node: node.id.clone() };
-        insist("the marker of no job", || node.index.remove(&shelf, &job)).await;
+    // Where they stand now has been marked above; of no job, nothing is left to mark.
+    for marker in plan.over {
+        insist("the marker of what is over", || node.index.remove(&marker)).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shared::{
     id::{Attempt, JobId, NodeId},
+    index::Marker,
     log::Job,
 };
 
@@ -20,8 +21,8 @@ pub struct Plan {
     pub resume: Vec<(Job, Holding, Stage)>,
     /// Jobs whose marker still lies on this node's shelf though they are not held by it.
     pub settle: Vec<(Job, Attempt)>,
-    /// Markers of jobs that do not exist: a client died while it submitted.
-    pub forget: Vec<JobId>,
+    /// Markers of attempts that this node does not hold; to be removed once those are settled.
+    pub over: Vec<Marker>,
     /// Containers that nobody owns.
     pub remove: Vec<Container>,
 }
@@ -31,7 +32,7 @@ pub struct Plan {
 pub fn plan(
     node: &NodeId,
     containers: Vec<Container>,
-    shelf: &BTreeSet<JobId>,
+    markers: Vec<Marker>,
     mut jobs: BTreeMap<JobId, Job>,
 ) -> Plan {
     let mut plan = Plan::default();
@@ -46,11 +47,10 @@ pub fn plan(
             _ => plan.remove.push(container),
         }
     }
-    for id in shelf {
-        if !jobs.contains_key(id) {
-            plan.forget.push(id.clone());
-        }
-    }
+    let shelf: BTreeSet<JobId> = markers.iter().map(|marker| marker.job.clone()).collect();
+    let is_over =
+        |marker: &Marker| jobs.get(&marker.job).is_none_or(|job| !job.is_held_by(node, marker.round));
+    plan.over = markers.into_iter().filter(is_over).collect();
     for (id, job) in std::mem::take(&mut jobs) {
         let claim = job.held().filter(|claim| claim.node == *node).cloned();
         match (claim, owned.remove(&id)) {

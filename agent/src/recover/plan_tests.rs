@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use shared::{
     id::{Attempt, Incarnation, LaneId, NodeId, Nonce, Seq, Timestamp},
+    index::Marker,
     job::JobSpec,
     log::{Author, Claimed, Ended, Entry, Event, Next, Outcome, OutputSize, Started, Submitted},
     node::Share,
@@ -98,16 +99,20 @@ fn container(name: &str, attempt: u32, state: ContainerState) -> Container {
     }
 }
 
+/// A marker of a job's first attempt on this node's shelf.
+fn marker(job: &str) -> Marker {
+    Marker::held(&id(job), &node("me"), Attempt(1))
+}
+
 /// What is done with one job and its one container, in a word.
 fn fate(was: Was, container: Option<Container>, on_shelf: bool) -> String {
-    let shelf = if on_shelf { BTreeSet::from([id("j")]) } else { BTreeSet::new() };
+    let markers = if on_shelf { vec![marker("j")] } else { vec![] };
     let jobs = BTreeMap::from([(id("j"), job("j", was))]);
-    let plan = plan::plan(&node("me"), container.into_iter().collect(), &shelf, jobs);
+    let plan = plan::plan(&node("me"), container.into_iter().collect(), markers, jobs);
     let mut fate = Vec::new();
     fate.extend(plan.resume.iter().map(|(_, _, stage)| stage.to_string()));
     fate.extend(plan.settle.iter().map(|_| "settle".to_owned()));
     fate.extend(plan.remove.iter().map(|_| "remove".to_owned()));
-    fate.extend(plan.forget.iter().map(|_| "forget".to_owned()));
     fate.join(", ")
 }
 
@@ -139,9 +144,8 @@ fn what_is_not_ours_is_removed_and_tidied() {
 fn what_nobody_knows_is_forgotten() {
     let mut stranger = container("x", 1, ContainerState::Running);
     stranger.labels.clear();
-    let shelf = BTreeSet::from([id("ghost")]);
-    let plan = plan::plan(&node("me"), vec![stranger], &shelf, BTreeMap::new());
-    assert_eq!((plan.remove.len(), plan.forget.as_slice()), (1, &[id("ghost")][..]));
+    let plan = plan::plan(&node("me"), vec![stranger], vec![marker("ghost")], BTreeMap::new());
+    assert_eq!((plan.remove.len(), plan.over), (1, vec![marker("ghost")]));
     assert!(plan.resume.is_empty() && plan.settle.is_empty());
 }
 
@@ -153,23 +157,27 @@ proptest! {
         found in prop::collection::vec((0..6usize, any::<bool>(), prop::option::of((1..3u32, 0..3usize))), 0..8),
     ) {
         let states = [ContainerState::Created, ContainerState::Running, ContainerState::Exited];
-        let (mut jobs, mut containers, mut shelf) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        let (mut jobs, mut containers, mut markers) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (i, (was, on_shelf, made)) in found.iter().enumerate() {
             let name = format!("j{i}");
             jobs.insert(id(&name), job(&name, ALL[*was]));
             if *on_shelf {
-                shelf.insert(id(&name));
+                markers.push(marker(&name));
             }
             containers.extend(made.map(|(attempt, state)| container(&name, attempt, states[state])));
         }
         let count = containers.len();
-        let plan = plan::plan(&node("me"), containers, &shelf, jobs.clone());
+        let plan = plan::plan(&node("me"), containers, markers.clone(), jobs.clone());
         let resumed: BTreeSet<JobId> = plan.resume.iter().map(|(job, ..)| job.id.clone()).collect();
         let settled: BTreeSet<JobId> = plan.settle.iter().map(|(job, _)| job.id.clone()).collect();
         prop_assert_eq!(resumed.len(), plan.resume.len());
         prop_assert!(resumed.is_disjoint(&settled));
         for job in &resumed {
             prop_assert!(jobs[job].held().is_some_and(|claim| claim.node == node("me")));
+        }
+        for marker in &markers {
+            let held = jobs[&marker.job].is_held_by(&node("me"), marker.round);
+            prop_assert_eq!(!held, plan.over.contains(marker));
         }
         for (job, held) in &jobs {
             if held.held().is_some_and(|claim| claim.node == node("me")) {

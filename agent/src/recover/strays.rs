@@ -1,10 +1,15 @@
 //! Containers that come late: a call that made one may have outlived the agent's patience, and have
 //! been answered for by a removal that found nothing yet. Nobody would look for such a container
 //! before the agent's next start, so it is looked for now and then.
+//!
+//! So is a container that is paused though this node's lease holds: a pause that the guard, or this
+//! agent, had asked for and given up may have come after the thaw. Its attempt is told, and thaws it
+//! once it has made sure of the job.
 
 use std::sync::Arc;
 
 use crate::{
+    engine::ContainerState,
     execute::{Owner, labels_of},
     node::Node,
     pace::Pace,
@@ -27,6 +32,9 @@ async fn look(node: &Node) {
     for container in containers {
         let Some(owner) = Owner::of(&container) else { continue };
         if node.ledger.holdings().get(&owner.job).is_some_and(|held| held.attempt == owner.attempt) {
+            if container.state == ContainerState::Paused && node.fence.epoch().is_some() {
+                node.ledger.found_paused(&owner.job);
+            }
             continue;
         }
         // An attempt that is not this node's never will be again.

@@ -57,6 +57,11 @@ pub fn waiting(marker: &Aged, job: Option<&Job>, also_sent: bool, now: Timestamp
     match (job.map(|job| &job.state), &marker.marker.shelf) {
         (None, _) if age(marker, now) >= ORPHAN => Repair::Remove,
         (None, _) => Repair::Leave,
+        (Some(State::Queued { .. }), _)
+            if job.is_some_and(|job| job.next_attempt() != marker.marker.round) =>
+        {
+            Repair::Move
+        }
         (Some(State::Queued { .. }), Shelf::Parked { .. }) if also_sent => Repair::Remove,
         (Some(State::Queued { .. }), _) => Repair::Leave,
         (Some(State::Held(_) | State::Done { .. }), _) => Repair::Move,
@@ -77,7 +82,8 @@ pub fn held(
     let Some(job) = job else {
         return if age(marker, now) >= ORPHAN { Repair::Remove } else { Repair::Leave };
     };
-    let Some(claim) = job.held().filter(|claim| claim.node == *node) else { return Repair::Move };
+    let ours = job.held().filter(|claim| claim.node == *node && claim.attempt == marker.marker.round);
+    let Some(claim) = ours else { return Repair::Move };
     match record {
         None => Repair::End(Evidence::NoRecord),
         Some(record) if record.incarnation != claim.incarnation && !record.jobs.contains(&job.id) => {

@@ -36,7 +36,8 @@ fn job(claimed: bool) -> Job {
 }
 
 fn marker(shelf: Shelf, modified: i64) -> Aged {
-    Aged { marker: Marker { shelf, job: "j".parse().expect("valid") }, modified: at(modified) }
+    let marker = Marker { shelf, job: "j".parse().expect("valid"), round: Attempt::FIRST };
+    Aged { marker, modified: at(modified) }
 }
 
 fn sent(modified: i64) -> Aged {
@@ -66,6 +67,18 @@ fn markers_that_the_log_contradicts_are_moved() {
     assert!(matches!(waiting(&parked(0), Some(&job(false)), false, at(300)), Repair::Leave));
     assert!(matches!(waiting(&parked(0), Some(&job(false)), true, at(300)), Repair::Remove));
     assert!(matches!(held(&on_node(0), Some(&job(false)), &node(), None, at(300)), Repair::Move));
+}
+
+#[test]
+fn markers_of_an_earlier_attempt_are_moved() {
+    let of_round =
+        |marker: Aged, round| Aged { marker: Marker { round: Attempt(round), ..marker.marker }, ..marker };
+    let record = None;
+    assert!(matches!(waiting(&of_round(sent(0), 9), Some(&job(false)), false, at(300)), Repair::Move));
+    assert!(matches!(
+        held(&of_round(on_node(0), 9), Some(&job(true)), &node(), record, at(300)),
+        Repair::Move
+    ));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use shared::{
     id::{JobId, LaneId, Team, Timestamp},
-    index::{Aged, Shelf, Waits},
+    index::{Aged, Marker, Shelf, Waits},
     log::Job,
     queue::{Depth, Queue, QueueError, QueueName},
 };
@@ -54,10 +54,10 @@ async fn shelves(
         let job = node.log.read(id).await?;
         match decide::waiting(marker, job.as_ref(), is_sent.contains(id), now) {
             Repair::Leave | Repair::End(_) => continue,
-            Repair::Move => move_marker(node, job.as_ref(), id, shelf).await?,
+            Repair::Move => move_marker(node, job.as_ref(), &marker.marker).await?,
             Repair::Remove => {
                 tracing::warn!(job = %id, ?shelf, "removed a marker that leads nowhere");
-                node.index.remove(shelf, id).await?;
+                node.index.remove(&marker.marker).await?;
             }
         }
         if matches!(shelf, Shelf::Sent { .. }) {
@@ -71,15 +71,14 @@ async fn shelves(
 pub(super) async fn move_marker(
     node: &Arc<Node>,
     job: Option<&Job>,
-    id: &JobId,
-    from: &Shelf,
+    from: &Marker,
 ) -> Result<(), SweepError> {
     let Some(job) = job else { return Ok(()) };
-    let to = Shelf::of(job);
-    tracing::warn!(job = %id, ?from, ?to, "moved a marker to where the job's log says that it is");
+    let to = Marker::of(job);
+    tracing::warn!(job = %job.id, from = ?from.shelf, to = ?to.shelf, "moved a marker to where the job's log says that it is");
     node.index.add(job).await?;
     if to != *from {
-        node.index.remove(from, id).await?;
+        node.index.remove(from).await?;
     }
     Ok(())
 }

@@ -22,14 +22,14 @@ pub(super) async fn sweep(node: &Arc<Node>, other: &NodeId, now: Timestamp) -> R
     let shelf = node.index.held_shelf(other).await?;
     let record = NodeRecord::read(&node.fleet.store, other).await?;
     for marker in shelf.iter().filter(|marker| decide::is_ripe(marker, now)).take(LOGS) {
-        let (id, from) = (&marker.marker.job, &marker.marker.shelf);
+        let (id, from) = (&marker.marker.job, &marker.marker);
         let job = node.log.read(id).await?;
         match decide::held(marker, job.as_ref(), other, record.as_ref(), now) {
             Repair::Leave => {}
-            Repair::Move => move_marker(node, job.as_ref(), id, from).await?,
+            Repair::Move => move_marker(node, job.as_ref(), from).await?,
             Repair::Remove => {
                 tracing::warn!(job = %id, ?from, "removed a marker that leads nowhere");
-                node.index.remove(from, id).await?;
+                node.index.remove(from).await?;
             }
             Repair::End(evidence) => {
                 tracing::warn!(job = %id, node = %other, ?evidence, "a claim is nobody's any more");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shared::{
     id::{JobId, NodeId},
-    index::Shelf,
+    index::Marker,
     lease::{Lost, Sight},
     log::{Ended, Event, Job, Outcome, OutputSize, Put, next_step},
     mutant::{self, Mutant},
@@ -77,11 +77,12 @@ pub async fn one(node: &Arc<Node>, from: &NodeId, id: &JobId, evidence: &Evidenc
             return Err(Stopped::Alive);
         }
     }
+    let held = Marker::of(&job);
     if job.apply(&entry).is_err() {
         return Ok(());
     }
     tracing::warn!(job = %id, attempt = %claim.attempt, node = %from, state = %job.phase(), "took over a lost node's job");
-    settle::settle_from(node, &job, &Shelf::Held { node: from.clone() }).await;
+    settle::settle_from(node, &job, &held).await;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{Client, ClientError};
 use crate::{
-    id::{JobId, NodeId, Team},
+    id::{Attempt, JobId, NodeId, Team},
     index::{Aged, Marker, Shelf, Summary},
     log::Phase,
     store::StoreError,
@@ -160,7 +160,7 @@ impl Client {
             match latest.entry(aged.marker.job.clone()) {
                 Entry::Vacant(entry) => drop(entry.insert(aged)),
                 Entry::Occupied(mut entry) => {
-                    if rank(&aged.marker.shelf) > rank(&entry.get().marker.shelf) {
+                    if rank(&aged.marker) > rank(&entry.get().marker) {
                         entry.insert(aged);
                     }
                 }
@@ -197,12 +197,13 @@ impl Client {
     }
 }
 
-/// Later shelves win.
-fn rank(shelf: &Shelf) -> u8 {
-    match shelf {
+/// Later attempts win, and of one attempt later shelves.
+fn rank(marker: &Marker) -> (Attempt, u8) {
+    let shelf = match &marker.shelf {
         Shelf::Parked { .. } => 0,
         Shelf::Sent { .. } => 1,
         Shelf::Held { .. } => 2,
         Shelf::Done { .. } => 3,
-    }
+    };
+    (marker.round, shelf)
 }

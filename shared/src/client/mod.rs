@@ -27,7 +27,7 @@ use crate::{
     event::Told,
     fleet::{Fleet, FleetError},
     id::{JobId, LaneId, NodeId, Timestamp},
-    index::{Index, Shelf},
+    index::{Index, Marker},
     job::OnIsolation,
     lane::{Lane, LaneError},
     log::{Author, CancelRequested, Entry, Event, Job, Log, LogError, Phase, State},
@@ -205,10 +205,8 @@ impl Client {
         let phase = job.phase();
         match (phase, &job.state) {
             (Phase::Queued, _) => {
-                let (lane, team) = (job.lane.clone(), job.spec.team.clone());
-                let sent =
-                    self.index.has(&Shelf::Sent { lane: lane.clone(), team: team.clone() }, &job.id).await?;
-                let parked = !sent && self.index.has(&Shelf::Parked { lane, team }, &job.id).await?;
+                let sent = self.index.has(&Marker::of(job)).await?;
+                let parked = !sent && self.index.has(&Marker::parked(job, job.next_attempt())).await?;
                 Ok(if parked { Phase::Parked } else { phase })
             }
             (Phase::Running, State::Held(claim)) if job.spec.on_isolation == OnIsolation::Freeze => {
@@ -248,7 +246,6 @@ impl Client {
     /// [`ClientError`]
     pub async fn cancel(&self, id: &JobId, reason: Option<String>) -> Result<Cancel, ClientError> {
         let mut job = self.job(id).await?;
-        let before = Shelf::of(&job);
         let request = CancelRequested { reason };
         let mut waiting = None;
         let entry = self
@@ -272,8 +269,9 @@ impl Client {
                     let told = self.tell(&job, &entry).await;
                     self.leave_to_a_node(&waiting, told).await?;
                 }
-                for shelf in [before, Shelf::Parked { lane: job.lane.clone(), team: job.spec.team.clone() }] {
-                    self.index.remove(&shelf, id).await?;
+                let attempt = job.next_attempt();
+                for waited in [Marker::sent(&job, attempt), Marker::parked(&job, attempt)] {
+                    self.index.remove(&waited).await?;
                 }
                 Ok(Cancel::Done)
             }
@@ -287,7 +285,7 @@ impl Client {
     /// [`ClientError::NotFinished`] for one that is not; [`ClientError`]
     pub async fn retry(&self, id: &JobId) -> Result<Job, ClientError> {
         let mut job = self.job(id).await?;
-        let before = Shelf::of(&job);
+        let before = Marker::of(&job);
         if !job.phase().is_final() {
             return Err(ClientError::NotFinished { id: id.clone(), state: job.phase().as_str() });
         }
@@ -298,7 +296,7 @@ impl Client {
         if let Some(entry) = ours {
             let told = self.tell(&job, &entry).await;
             self.send(&job, told).await?;
-            self.index.remove(&before, id).await?;
+            self.index.remove(&before).await?;
         }
         Ok(job)
     }

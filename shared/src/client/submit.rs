@@ -3,8 +3,8 @@
 use super::{Client, ClientError, lane_key};
 use crate::{
     event::Told,
-    id::{JobId, Seq},
-    index::{GRACE, Shelf, Summary},
+    id::{Attempt, JobId, Seq},
+    index::{GRACE, Marker, Shelf, Summary},
     job::JobSpec,
     lane::{Lane, LaneError, Needs},
     log::{Event, Job, LogError, OutputSize, Phase, Put, State, Submitted},
@@ -61,9 +61,10 @@ impl Client {
         } else {
             Shelf::Parked { lane: lane_id.clone(), team: team.clone() }
         };
+        let marker = Marker { shelf: shelf.clone(), job: id.clone(), round: Attempt::FIRST };
         let began = self.clock.elapsed();
         let summary = self.first_summary(&id, &spec, &lane);
-        self.index.add_to(&shelf, &summary).await?;
+        self.index.put(&marker, &summary).await?;
         let submitted = Submitted { spec: spec.clone(), lane: lane_id.clone(), local };
         let entry = self.log.draft(Seq::FIRST, Event::Submitted(Box::new(submitted)));
         match self.log.create(&id, &entry).await? {
@@ -71,7 +72,7 @@ impl Client {
                 let job = Job::begin(id, &entry).map_err(LogError::from)?;
                 if self.clock.elapsed().saturating_sub(began) > GRACE / 2 {
                     // A sweep may have taken it for one that leads nowhere.
-                    self.index.add_to(&shelf, &summary).await?;
+                    self.index.put(&marker, &summary).await?;
                 }
                 let told = self.tell(&job, &entry).await;
                 if shelf == sent {
@@ -85,7 +86,7 @@ impl Client {
                 let job = self.job(&id).await?;
                 // Where it waits, the marker may be what an earlier submission of it put there.
                 if !matches!(job.state, State::Queued { .. }) {
-                    self.index.remove(&shelf, &id).await?;
+                    self.index.remove(&marker).await?;
                 }
                 self.again(job, &spec).await
             }

@@ -6,10 +6,10 @@
 //! on none. Whoever finds a marker and wants to act on it reads the log first.
 //!
 //! ```text
-//! index/parked/<lane>/<team>/<job>
-//! index/sent/<lane>/<team>/<job>
-//! index/held/<node>/<job>
-//! index/done/<yyyy-mm-dd>/<job>
+//! index/parked/<lane>/<team>/<job>.<attempt>
+//! index/sent/<lane>/<team>/<job>.<attempt>
+//! index/held/<node>/<job>.<attempt>
+//! index/done/<yyyy-mm-dd>/<job>.<attempt>
 //! ```
 //!
 //! The body of a marker is a [`Summary`]: what a listing shows without reading any log.
@@ -78,10 +78,6 @@ impl Shelf {
         }
     }
 
-    fn key(&self, job: &JobId) -> Key {
-        Key::new(format!("{}/{job}", self.prefix()))
-    }
-
     /// From a marker's key.
     fn read(key: &Key) -> Option<Marker> {
         let parts: Vec<&str> = key.as_str().split('/').collect();
@@ -96,7 +92,8 @@ impl Shelf {
             ["index", "done", day, job] => (Self::Done { day: day.parse().ok()? }, job),
             _ => return None,
         };
-        Some(Marker { shelf, job: job.parse().ok()? })
+        let (job, round) = job.rsplit_once('.')?;
+        Some(Marker { shelf, job: job.parse().ok()?, round: Attempt(round.parse().ok()?) })
     }
 }
 
@@ -107,6 +104,43 @@ pub struct Marker {
     pub shelf: Shelf,
     /// Whose it is.
     pub job: JobId,
+    /// The attempt that is waited for, is held, or was the last. So each time that a job comes to a
+    /// shelf its marker has another key, and the deletion of an earlier one that comes late, after
+    /// whoever asked for it has given up and asked again, does not take the later one away.
+    pub round: Attempt,
+}
+
+impl Marker {
+    /// Where a job that stands so belongs.
+    pub fn of(job: &Job) -> Self {
+        let round = match &job.state {
+            State::Queued { .. } | State::Done { outcome: None, .. } => job.next_attempt(),
+            State::Held(claim) => claim.attempt,
+            State::Done { outcome: Some(_), .. } => job.attempt.unwrap_or(Attempt::FIRST),
+        };
+        Self { shelf: Shelf::of(job), job: job.id.clone(), round }
+    }
+
+    /// Where a job waits, or waited, for an attempt once its message is sent.
+    pub fn sent(job: &Job, attempt: Attempt) -> Self {
+        let shelf = Shelf::Sent { lane: job.lane.clone(), team: job.spec.team.clone() };
+        Self { shelf, job: job.id.clone(), round: attempt }
+    }
+
+    /// Where a job waits, or waited, for an attempt while it is parked.
+    pub fn parked(job: &Job, attempt: Attempt) -> Self {
+        let shelf = Shelf::Parked { lane: job.lane.clone(), team: job.spec.team.clone() };
+        Self { shelf, job: job.id.clone(), round: attempt }
+    }
+
+    /// An attempt on a node's shelf.
+    pub fn held(job: &JobId, node: &NodeId, attempt: Attempt) -> Self {
+        Self { shelf: Shelf::Held { node: node.clone() }, job: job.clone(), round: attempt }
+    }
+
+    fn key(&self) -> Key {
+        Key::new(format!("{}/{}.{}", self.shelf.prefix(), self.job, self.round))
+    }
 }
 
 /// A marker, and when it was last written by the store's own clock.
@@ -237,24 +271,24 @@ impl Index {
     /// # Errors
     /// [`StoreError`]
     pub async fn add(&self, job: &Job) -> Result<(), StoreError> {
-        self.add_to(&Shelf::of(job), &Summary::of(job)).await
+        self.put(&Marker::of(job), &Summary::of(job)).await
     }
 
     /// Puts a job on a shelf.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn add_to(&self, shelf: &Shelf, summary: &Summary) -> Result<(), StoreError> {
-        self.store.put(&shelf.key(&summary.id), record::write(summary)).await
+    pub async fn put(&self, marker: &Marker, summary: &Summary) -> Result<(), StoreError> {
+        self.store.put(&marker.key(), record::write(summary)).await
     }
 
     /// Puts a job on a shelf if it is not there yet. True if it was not; of many callers one is told so.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn create(&self, shelf: &Shelf, summary: &Summary) -> Result<bool, StoreError> {
+    pub async fn create(&self, marker: &Marker, summary: &Summary) -> Result<bool, StoreError> {
         let body = record::write(summary);
-        Ok(match self.store.create(&shelf.key(&summary.id), body).await? {
+        Ok(match self.store.create(&marker.key(), body).await? {
             Created::New => true,
             Created::Exists(_) => false,
         })
@@ -265,8 +299,8 @@ impl Index {
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn remove(&self, shelf: &Shelf, job: &JobId) -> Result<(), StoreError> {
-        self.store.delete(&shelf.key(job)).await
+    pub async fn remove(&self, marker: &Marker) -> Result<(), StoreError> {
+        self.store.delete(&marker.key()).await
     }
 
     /// The markers of one lane's shelf of those that wait, of one team or of all, oldest first.
@@ -317,12 +351,12 @@ impl Index {
         Ok(self.store.list(prefix).await?.iter().filter_map(Shelf::read).collect())
     }
 
-    /// Whether a job is on a shelf.
+    /// Whether a marker is there.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn has(&self, shelf: &Shelf, job: &JobId) -> Result<bool, StoreError> {
-        Ok(self.store.head(&shelf.key(job)).await?.is_some())
+    pub async fn has(&self, marker: &Marker) -> Result<bool, StoreError> {
+        Ok(self.store.head(&marker.key()).await?.is_some())
     }
 
     /// All jobs whose messages were sent, of one lane or of all.
@@ -376,7 +410,7 @@ impl Index {
     pub async fn summaries(&self, markers: &[Marker]) -> Result<Vec<(Marker, Summary)>, StoreError> {
         let bodies: Vec<_> = stream::iter(markers.iter().cloned())
             .map(|marker| async move {
-                let body = self.store.get(&marker.shelf.key(&marker.job)).await;
+                let body = self.store.get(&marker.key()).await;
                 (marker, body)
             })
             .buffered(PARALLEL)
@@ -410,9 +444,9 @@ mod tests {
             Shelf::Done { day: "2026-11-24".parse().expect("valid") },
         ];
         for shelf in shelves {
-            let key = shelf.key(&job);
-            assert_eq!(Shelf::read(&key), Some(Marker { shelf, job: job.clone() }));
+            let marker = Marker { shelf, job: job.clone(), round: Attempt(12) };
+            assert_eq!(Shelf::read(&marker.key()), Some(marker));
         }
-        assert_eq!(Shelf::read(&Key::new("index/held/n/../j")), None);
+        assert_eq!(Shelf::read(&Key::new("index/held/n/../j.1")), None);
     }
 }

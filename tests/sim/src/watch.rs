@@ -91,7 +91,7 @@ impl Watch {
         match parts.as_slice() {
             ["jobs", job, "log", _] => self.logged(world, job, body),
             ["index", .., job] => {
-                let Ok(id) = job.parse::<JobId>() else { return };
+                let Some(id) = marked(job) else { return };
                 self.jobs.entry(id).or_default().markers.insert(key.to_owned());
             }
             _ => {}
@@ -105,11 +105,11 @@ impl Watch {
         else {
             return;
         };
-        let Ok(id) = job.parse::<JobId>() else { return };
-        let seen = self.jobs.entry(id).or_default();
+        let Some(id) = marked(job) else { return };
+        let seen = self.jobs.entry(id.clone()).or_default();
         seen.markers.remove(key);
         if seen.markers.is_empty() && seen.job.is_some() {
-            self.breaks(world, format_args!("(6) job {job} is on no shelf once {key} is deleted"));
+            self.breaks(world, format_args!("(6) job {id} is on no shelf once {key} is deleted"));
         }
     }
 
@@ -268,4 +268,9 @@ impl Watch {
             self.breaks(world, what);
         }
     }
+}
+
+/// The job of a marker, by the last part of its key.
+fn marked(name: &str) -> Option<JobId> {
+    name.rsplit_once('.')?.0.parse().ok()
 }
