@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use shared::{
-    lease::Sight,
-    node::{Mode, NodeRecord},
-};
+use shared::{lease, node::Mode};
 
 use crate::node::Node;
 
@@ -20,7 +17,7 @@ const BEATS: u32 = 3;
 /// When one does, or the store does not answer.
 pub async fn check(node: &Node) -> Result<()> {
     let store = &node.fleet.store;
-    let Some(record) = NodeRecord::read(store, &node.id).await? else { return Ok(()) };
+    let Some((record, sight)) = lease::look(store, &node.id).await? else { return Ok(()) };
     if record.mode == Mode::Stopped || node.fence.earlier() == Some(&record.incarnation) {
         return Ok(());
     }
@@ -31,8 +28,7 @@ pub async fn check(node: &Node) -> Result<()> {
     let until = node.clock.elapsed() + (record.beat.0 * BEATS).max(Duration::from_secs(1));
     while node.clock.elapsed() < until {
         tokio::time::sleep(record.beat.0 / 2).await;
-        let now = NodeRecord::read(store, &node.id).await?;
-        if now.is_some_and(|now| Sight::of(&now) != Sight::of(&record)) {
+        if lease::look(store, &node.id).await?.is_some_and(|(_, now)| now != sight) {
             bail!(
                 "an agent named {} runs already, with another state directory (incarnation {}); \
                  give this one a name of its own with --node, or stop the other",

@@ -8,6 +8,7 @@ use shared::{
     fleet::{Fleet, Settings},
     id::{NodeId, Seq, Team},
     job::JobSpec,
+    lease,
     log::Author,
     node::{Mode, NodeRecord},
     queue::{Counted, Outgoing, Queue, QueueName, SqliteQueue},
@@ -87,4 +88,22 @@ async fn a_node_is_forgotten_only_when_it_is_gone() {
     assert!(matches!(forgotten, Err(ClientError::Alive(_))));
     client.forget(&late.node).await.expect("it stands still");
     assert_eq!(client.nodes().await.expect("lists"), []);
+}
+
+#[tokio::test]
+async fn a_late_write_of_an_old_record_is_a_sign_of_life() {
+    let client = client();
+    let store = &client.fleet().store;
+    let old = node();
+    let new = NodeRecord { counter: old.counter + 1, ..old.clone() };
+    let look = async || lease::look(store, &old.node).await.expect("read").expect("there");
+    old.write(store).await.expect("written");
+    let first = look().await;
+    assert_eq!(look().await, first);
+    new.write(store).await.expect("written");
+    old.write(store).await.expect("a request that was given up arrives");
+    let late = look().await;
+    assert_eq!((&late.0, &first.0), (&old, &old), "the counter is as it was");
+    assert_ne!(late.1, first.1);
+    assert!(lease::look(store, &NodeId::new("nobody").expect("valid")).await.expect("read").is_none());
 }

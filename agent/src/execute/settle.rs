@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use shared::{
-    id::{Attempt, Timestamp},
+    id::{Attempt, JobId, Timestamp},
     index::Marker,
     log::{Job, Phase, State},
     message::Message,
@@ -47,6 +47,16 @@ pub async fn settle_from(node: &Node, job: &Job, held: &Marker) {
     insist("the job's marker", || node.index.add(job)).await;
     insist("the job's marker", || node.index.remove(held)).await;
     send(node, job).await;
+}
+
+/// Takes from this node's shelf an attempt that was taken over. Whoever did that may have died before
+/// it marked where the job went, so that is made sure of first.
+pub async fn give_up(node: &Node, id: &JobId, attempt: Attempt) {
+    let Some(job) = insist("the job's log", || node.log.read(id)).await else { return };
+    if !matches!(job.state, State::Held(_)) {
+        insist("the job's marker", || node.index.add(&job)).await;
+    }
+    leave(node, &job, attempt).await;
 }
 
 /// Takes an attempt from this node's shelf, unless it is still held here.

@@ -22,7 +22,7 @@ use std::{
 use futures::{StreamExt, stream};
 use shared::{
     id::NodeId,
-    lease::{Lost, Sight, Watch},
+    lease::{self, Lost, Sight, Watch},
     node::{Mode, NodeError, NodeRecord},
     store::Listed,
 };
@@ -41,7 +41,7 @@ const LISTINGS: u32 = 12;
 const PARALLEL: usize = 8;
 
 /// One look at a node: when, and what it saw.
-type Look = (NodeId, Range<Duration>, Result<Option<NodeRecord>, NodeError>);
+type Look = (NodeId, Range<Duration>, Result<Option<(NodeRecord, Sight)>, NodeError>);
 
 /// What the watching node remembers.
 struct Watcher {
@@ -108,10 +108,11 @@ impl Watcher {
         };
         let look = began..self.node.clock.elapsed();
         for object in &listed {
-            let (Some(name), Some(tag)) = (NodeRecord::name_of(&object.key), &object.tag) else { continue };
-            if name != self.node.id
-                && roll.watch.saw(&name, Sight::of_tag(tag), look.clone(), lease).is_some()
-            {
+            let (Some(name), Some(sight)) = (NodeRecord::name_of(&object.key), Sight::of_listed(object))
+            else {
+                continue;
+            };
+            if name != self.node.id && roll.watch.saw(&name, sight, look.clone(), lease).is_some() {
                 self.found_silent(&name, object).await;
             }
         }
@@ -125,12 +126,12 @@ impl Watcher {
     /// last sign of life, if that is still what was listed.
     async fn found_silent(&mut self, name: &NodeId, listed: &Listed) {
         let store = &self.node.fleet.store;
-        let Ok(Some(record)) = NodeRecord::read(store, name).await else { return };
+        let Ok(Some((record, sight))) = lease::look(store, name).await else { return };
         let unchanged = store.head(&listed.key).await.is_ok_and(|now| now.as_ref() == Some(listed));
         // One that goes by a longer lease than ours is left to the looks that come.
         let long_enough = record.lease.0 <= self.node.fleet.settings().lease.0;
         if unchanged && long_enough && has_anything(&record) {
-            let lost = Lost { node: name.clone(), sight: Sight::of(&record) };
+            let lost = Lost { node: name.clone(), sight };
             self.take_over(lost).await;
         }
     }
@@ -146,7 +147,7 @@ impl Watcher {
                 let node = self.node.clone();
                 async move {
                     let began = node.clock.elapsed();
-                    let record = NodeRecord::read(&node.fleet.store, &name).await;
+                    let record = lease::look(&node.fleet.store, &name).await;
                     (name, began..node.clock.elapsed(), record)
                 }
             })
@@ -156,8 +157,8 @@ impl Watcher {
         let mut lost = BTreeMap::new();
         for (name, look, record) in looks {
             match record {
-                Ok(Some(record)) if has_anything(&record) => {
-                    if let Some(found) = self.watch.saw(&name, Sight::of(&record), look, record.lease.0) {
+                Ok(Some((record, sight))) if has_anything(&record) => {
+                    if let Some(found) = self.watch.saw(&name, sight, look, record.lease.0) {
                         lost.insert(name, found);
                     }
                 }

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use shared::{
     id::{JobId, NodeId},
     index::Marker,
-    lease::{Lost, Sight},
+    lease::{self, Lost, Sight},
     log::{Ended, Event, Job, Outcome, OutputSize, Put, next_step},
     mutant::{self, Mutant},
-    node::NodeRecord,
     output::Chunks,
 };
 
@@ -87,11 +86,11 @@ pub async fn one(node: &Arc<Node>, from: &NodeId, id: &JobId, evidence: &Evidenc
 }
 
 async fn still_gone(node: &Node, from: &NodeId, job: &Job, evidence: &Evidence) -> Result<bool, Stopped> {
-    let record = NodeRecord::read(&node.fleet.store, from).await.map_err(failed)?;
+    let record = lease::look(&node.fleet.store, from).await.map_err(failed)?;
     Ok(match (evidence, record) {
-        (Evidence::Silent(sight), Some(record)) => Sight::of(&record) == *sight,
+        (Evidence::Silent(sight), Some((_, now))) => now == *sight,
         (Evidence::NoRecord, None) => true,
-        (Evidence::Vanished(incarnation), Some(record)) => {
+        (Evidence::Vanished(incarnation), Some((record, _))) => {
             record.incarnation == *incarnation && !record.jobs.contains(&job.id)
         }
         (Evidence::Silent(_) | Evidence::Vanished(_), None) | (Evidence::NoRecord, Some(_)) => false,

@@ -12,7 +12,7 @@ use super::{Client, ClientError};
 use crate::{
     event::Told,
     id::{LaneId, NodeId, Timestamp},
-    lease::Sight,
+    lease,
     node::{Mode, NodeRecord},
     queue::{Depth, MAX_BATCH, Queue, QueueError, QueueName},
 };
@@ -149,15 +149,15 @@ impl Client {
     pub async fn forget(&self, node: &NodeId) -> Result<(), ClientError> {
         let store = &self.fleet.store;
         let gone = || ClientError::NoSuchNode(node.clone());
-        let record = NodeRecord::read(store, node).await?.ok_or_else(gone)?;
+        let (record, sight) = lease::look(store, node).await?.ok_or_else(gone)?;
         if record.mode != Mode::Stopped {
             if !record.is_silent(self.now(), self.fleet.settings().lease) {
                 return Err(ClientError::Alive(node.clone()));
             }
             // It looks dead by this host's clock, which may be wrong: a counter cannot be.
             tokio::time::sleep(record.beat.0 * 2 + Duration::from_secs(1)).await;
-            let again = NodeRecord::read(store, node).await?.ok_or_else(gone)?;
-            if Sight::of(&again) != Sight::of(&record) {
+            let (_, again) = lease::look(store, node).await?.ok_or_else(gone)?;
+            if again != sight {
                 return Err(ClientError::Alive(node.clone()));
             }
         }

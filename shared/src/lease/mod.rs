@@ -37,7 +37,9 @@
 //! it reads that it was replaced.
 
 mod fence;
+mod look;
 mod watch;
 
 pub use fence::{Deadline, FenceFile};
-pub use watch::{Lost, Sight, Watch};
+pub use look::{Sight, look};
+pub use watch::{Lost, Watch};

@@ -6,27 +6,11 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
+use super::Sight;
 use crate::{
     id::NodeId,
     mutant::{self, Mutant},
-    node::NodeRecord,
 };
-
-/// What one look at a node's record saw: something else after each renewal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sight(String);
-
-impl Sight {
-    /// Of a record that was read.
-    pub fn of(record: &NodeRecord) -> Self {
-        Self(format!("{}/{}", record.incarnation, record.counter))
-    }
-
-    /// Of a record that was only listed, by its tag.
-    pub fn of_tag(tag: &str) -> Self {
-        Self(tag.to_owned())
-    }
-}
 
 /// A node that is reckoned lost, and what all looks at it saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,42 +122,38 @@ mod tests {
         time..time
     }
 
-    fn sight(counter: u64) -> Sight {
-        Sight::of_tag(&counter.to_string())
-    }
-
     #[test]
     fn a_node_that_stands_still_for_the_lease_is_lost_once() {
         let (mut watch, n) = (Watch::default(), node("n"));
         for beat in 0..12u32 {
-            assert_eq!(watch.saw(&n, sight(7), at(BEAT * beat), LEASE), None);
+            assert_eq!(watch.saw(&n, Sight::made_up(7), at(BEAT * beat), LEASE), None);
             assert_eq!(watch.followed(), std::slice::from_ref(&n));
         }
-        let lost = watch.saw(&n, sight(7), at(BEAT * 12), LEASE).expect("lost");
-        assert_eq!((lost.node, lost.sight), (n.clone(), sight(7)));
-        assert_eq!(watch.saw(&n, sight(7), at(BEAT * 13), LEASE), None);
+        let lost = watch.saw(&n, Sight::made_up(7), at(BEAT * 12), LEASE).expect("lost");
+        assert_eq!((lost.node, lost.sight), (n.clone(), Sight::made_up(7)));
+        assert_eq!(watch.saw(&n, Sight::made_up(7), at(BEAT * 13), LEASE), None);
         assert!(watch.followed().is_empty());
         // It came back, and is watched like any other.
-        assert_eq!(watch.saw(&n, sight(8), at(BEAT * 14), LEASE), None);
+        assert_eq!(watch.saw(&n, Sight::made_up(8), at(BEAT * 14), LEASE), None);
         assert_eq!(watch.followed(), [n]);
     }
 
     #[test]
     fn a_failed_look_begins_the_wait_anew() {
         let (mut watch, n) = (Watch::default(), node("n"));
-        watch.saw(&n, sight(7), at(BEAT), LEASE);
+        watch.saw(&n, Sight::made_up(7), at(BEAT), LEASE);
         watch.failed(&n);
-        assert_eq!(watch.saw(&n, sight(7), at(BEAT * 20), LEASE), None);
-        assert_eq!(watch.saw(&n, sight(7), at(BEAT * 31), LEASE), None);
-        assert!(watch.saw(&n, sight(7), at(BEAT * 32), LEASE).is_some());
+        assert_eq!(watch.saw(&n, Sight::made_up(7), at(BEAT * 20), LEASE), None);
+        assert_eq!(watch.saw(&n, Sight::made_up(7), at(BEAT * 31), LEASE), None);
+        assert!(watch.saw(&n, Sight::made_up(7), at(BEAT * 32), LEASE).is_some());
     }
 
     #[test]
     fn looks_that_take_long_count_for_the_node() {
         let (mut watch, n) = (Watch::default(), node("n"));
-        assert_eq!(watch.saw(&n, sight(7), Duration::ZERO..BEAT, LEASE), None);
-        assert_eq!(watch.saw(&n, sight(7), BEAT * 12..BEAT * 20, LEASE), None);
-        assert!(watch.saw(&n, sight(7), BEAT * 13..BEAT * 14, LEASE).is_some());
+        assert_eq!(watch.saw(&n, Sight::made_up(7), Duration::ZERO..BEAT, LEASE), None);
+        assert_eq!(watch.saw(&n, Sight::made_up(7), BEAT * 12..BEAT * 20, LEASE), None);
+        assert!(watch.saw(&n, Sight::made_up(7), BEAT * 13..BEAT * 14, LEASE).is_some());
     }
 
     proptest! {
@@ -194,7 +174,7 @@ mod tests {
                 };
                 let since = same.filter(|(before, _)| *before == counter).map_or(now, |(_, since)| since);
                 same = Some((counter, since));
-                if watch.saw(&n, sight(counter), at(now), LEASE).is_some() {
+                if watch.saw(&n, Sight::made_up(counter), at(now), LEASE).is_some() {
                     prop_assert!(now - since >= LEASE);
                 }
             }

@@ -172,10 +172,21 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub async fn get(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.get_dated(key).await?.map(|(body, _)| body))
+    }
+
+    /// The object and when it was written, by the store's own clock, or `None` where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn get_dated(&self, key: &Key) -> Result<Option<(Bytes, Timestamp)>, StoreError> {
         let path = self.path(key.as_str());
         let read = || async {
             match self.inner.get(&path).await {
-                Ok(found) => found.bytes().await.map(Some),
+                Ok(found) => {
+                    let written = found.meta.last_modified;
+                    found.bytes().await.map(|body| Some((body, written)))
+                }
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
                 Err(e) => Err(e),
             }

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -58,7 +59,8 @@ impl Objects {
         if create && (map.contains_key(key) || self.world.odds(FALSE_CONFLICT)) {
             return Err(Error::AlreadyExists { path: key.into(), source: "412".into() });
         }
-        let modified = epoch() + self.world.elapsed();
+        // In whole seconds, as S3 has it.
+        let modified = epoch() + Duration::from_secs(self.world.elapsed().as_secs());
         let tag = map.get(key).map_or(1, |object| object.tag + 1);
         map.insert(key.to_owned(), Object { body: body.clone(), tag, modified });
         drop(map);
