@@ -39,22 +39,12 @@ pub enum Fault {
 /// holds and acting on it are two moments, between which a process can be stopped. Its guard ends it.
 const GUARD: Duration = Duration::from_secs(15);
 
-/// Which faults the shipped code is said to heal.
-#[derive(Debug, Clone, Copy)]
-pub struct Healed {
-    /// Jobs of a silent node are taken over, and it freezes.
-    pub lease: bool,
-    /// Lost messages are sent again; markers are tidied.
-    pub sweep: bool,
-}
-
 impl Fault {
     /// Draws one.
-    pub fn draw(world: &World, nodes: usize, lease: Duration, healed: Healed) -> Self {
+    pub fn draw(world: &World, nodes: usize, lease: Duration) -> Self {
         let node = usize::try_from(world.number(0..=nodes as u64 - 1)).expect("an index");
         // Short ones that nobody need notice, some around the lease and some beyond it.
-        let longest = if healed.lease { lease * 2 } else { lease / 3 };
-        let time = if world.odds(0.4) { world.seconds(1, 30) } else { world.span(longest / 4, longest) };
+        let time = if world.odds(0.4) { world.seconds(1, 30) } else { world.span(lease / 2, lease * 2) };
         match world.number(0..=19) {
             0..=4 => {
                 let edge = *world.pick(&[Edge::Before, Edge::After]);
@@ -62,7 +52,7 @@ impl Fault {
                 Self::Crash { node, effects: world.number(0..=25), edge, down }
             }
             5 => Self::Reboot { node, down: time },
-            6 if healed.lease => Self::Death { node },
+            6 => Self::Death { node },
             7 | 8 => Self::Pause { node, time },
             9 => Self::StandStill { node, time },
             10 => Self::Cut { node, peers: vec![Peer::Store, Peer::Queue], time },
@@ -74,10 +64,9 @@ impl Fault {
             }
             16 => Self::Storm { peer: Peer::Engine, toxic: toxic(world), time },
             17 => Self::Engine { node, away: world.seconds(1, 20) },
-            18 if healed.sweep => Self::Purge,
+            18 => Self::Purge,
             _ => {
-                let lost = if healed.sweep { 0.1 } else { 0.0 };
-                let post = Post { twice: 0.2, shuffled: 0.5, delayed: 0.3, lost };
+                let post = Post { twice: 0.2, shuffled: 0.5, delayed: 0.3, lost: 0.1 };
                 Self::Post { post, time }
             }
         }
@@ -120,13 +109,19 @@ impl Fault {
                 tokio::time::sleep(time).await;
                 world.toxics().set(peer, Toxic::default());
                 fleet.disturbed();
+                if peer == Peer::Engine {
+                    world.watch().engine_troubled(&world);
+                }
             }
             Self::Post { post, time } => {
                 world.toxics().post = post;
                 tokio::time::sleep(time).await;
                 world.toxics().post = Post::default();
             }
-            Self::Engine { node, away } => fleet.server(node).restart_engine(away).await,
+            Self::Engine { node, away } => {
+                fleet.server(node).restart_engine(away).await;
+                world.watch().engine_troubled(&world);
+            }
             Self::Purge => fleet.services.queues.purge_all(),
         }
     }

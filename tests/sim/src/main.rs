@@ -22,6 +22,7 @@ mod scenario;
 mod script;
 mod seed;
 mod store;
+mod theme;
 mod toxics;
 mod trace;
 mod watch;
@@ -76,6 +77,9 @@ enum Command {
         /// Only this one
         #[arg(long)]
         only: Option<String>,
+        /// Print their names instead
+        #[arg(long)]
+        list: bool,
     },
 }
 
@@ -91,6 +95,7 @@ fn main() -> ExitCode {
         Command::Replay { seed, mutant, log } => report::replay(seed, mutant.as_deref(), log),
         Command::Crashes { seeds } => report::crashes(seeds),
         Command::Meta { seeds } => report::meta(seeds),
-        Command::Mutants { seeds, only } => report::mutants(&seeds, only.as_deref()),
+        Command::Mutants { list: true, .. } => report::names(),
+        Command::Mutants { seeds, only, .. } => report::mutants(&seeds, only.as_deref()),
     }
 }

@@ -103,6 +103,12 @@ fn usage(error: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// `sim mutants --list`
+pub fn names() -> ExitCode {
+    Mutant::ALL.iter().for_each(|mutant| println!("{}", mutant.name()));
+    ExitCode::SUCCESS
+}
+
 /// `sim mutants`
 pub fn mutants(seeds: &Range<u64>, only: Option<&str>) -> ExitCode {
     let chosen = match only.map(named).transpose() {

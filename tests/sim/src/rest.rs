@@ -6,20 +6,19 @@ use shared::{
     output::Chunks,
 };
 
-use crate::{fault::Healed, fleet::Fleet};
+use crate::fleet::Fleet;
 
 /// Why the fleet is not at rest yet, or nothing.
-pub fn unrest(fleet: &Fleet, healed: Healed) -> Option<String> {
+pub fn unrest(fleet: &Fleet) -> Option<String> {
     let watch = fleet.world().watch();
     for (id, seen) in &watch.jobs {
         // Without a log there is no job, and a marker of none waits an hour for the sweep.
         let Some(job) = &seen.job else { continue };
-        // A client that died before it sent the message told nobody that the job is submitted.
-        if !job.phase().is_final() && (seen.acknowledged || healed.sweep) {
+        if !job.phase().is_final() {
             return Some(format!("{id} is {}", job.phase()));
         }
         let others = seen.markers.iter().filter(|key| !key.starts_with("index/done/")).count();
-        if healed.sweep && job.phase().is_final() && others > 0 {
+        if job.phase().is_final() && others > 0 {
             return Some(format!("{id} is done and has markers {:?}", seen.markers));
         }
     }

@@ -4,7 +4,6 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::{
-    fleet::Settings,
     id::{JobId, Team},
     job::{JobSpec, Priority},
     units::Span,
@@ -12,17 +11,14 @@ use shared::{
 
 use crate::{
     client::{Desk, Wish},
-    fault::{Fault, Healed},
+    fault::Fault,
     fleet::Fleet,
     host::Edge,
     node::{Server, Services},
     rest,
-    script::Script,
+    theme::Theme,
     world::World,
 };
-
-/// What the shipped code heals so far.
-pub const HEALED: Healed = Healed { lease: true, sweep: true };
 
 /// How long the fleet may take to come to rest, in virtual time.
 const REST: Duration = Duration::from_secs(3 * 3600);
@@ -43,27 +39,8 @@ struct Scenario {
     faults: Vec<(Duration, Fault)>,
 }
 
-fn settings(world: &World) -> Settings {
-    let mut settings = Settings::embedded(None);
-    let beat = *world.pick(&[5, 15]);
-    settings.beat = Span::secs(beat);
-    settings.lease = Span::secs(beat * 12);
-    settings.window = *world.pick(&[1, 2, 8]);
-    settings.lane_refresh = Span::secs(10);
-    // A container does the same each time, so this is how often it runs.
-    settings.policy.again = 2;
-    settings
-}
-
-fn job(world: &World) -> JobSpec {
-    let runs = match world.number(0..=9) {
-        0..=5 => world.seconds(0, 20),
-        6..=8 => world.seconds(20, 200),
-        _ => world.seconds(200, 900),
-    };
-    let exit = *world.pick(&[0, 0, 0, 0, 0, 0, 1, 75]);
-    let lines = u32::try_from(world.number(0..=6)).expect("few");
-    let mut spec = Script { runs, exit, lines, deaf: world.odds(0.1) }.job();
+fn job(world: &World, theme: Theme) -> JobSpec {
+    let mut spec = theme.script(world).job();
     spec.team = Team::new(*world.pick(&["a", "b"])).expect("a team");
     spec.priority = *world.pick(&[Priority::Normal, Priority::Normal, Priority::High]);
     spec.retries = u32::try_from(world.number(0..=2)).expect("few");
@@ -75,7 +52,7 @@ fn job(world: &World) -> JobSpec {
 }
 
 impl Scenario {
-    fn draw(world: &World, services: &Services) -> Self {
+    fn draw(world: &World, theme: Theme, services: &Services) -> Self {
         let skew = || {
             let millis = i64::try_from(world.number(0..=600_000)).expect("small") - 300_000;
             chrono::TimeDelta::milliseconds(millis)
@@ -93,7 +70,7 @@ impl Scenario {
         for number in 0..world.number(4..=16) {
             let id = JobId::new(format!("job{number}")).expect("an id");
             let first = at();
-            wishes.push((first, Wish::Submit(id.clone(), Box::new(job(world)))));
+            wishes.push((first, Wish::Submit(id.clone(), Box::new(job(world, theme)))));
             if world.odds(0.1) {
                 wishes.push((first + world.seconds(0, 60), Wish::Cancel(id.clone())));
             }
@@ -101,8 +78,7 @@ impl Scenario {
                 wishes.push((first + world.seconds(30, 300), Wish::Retry(id)));
             }
         }
-        let (lease, healed) = (services.settings.lease.0, HEALED);
-        let fault = |_| (at(), Fault::draw(world, nodes.len(), lease, healed));
+        let fault = |_| (at(), theme.fault(world, nodes.len(), &services.settings));
         let mut faults: Vec<(Duration, Fault)> = (0..world.number(0..=8)).map(fault).collect();
         wishes.sort_by_key(|(at, _)| *at);
         faults.sort_by_key(|(at, _)| *at);
@@ -113,8 +89,9 @@ impl Scenario {
 /// Runs one seed to its end. With a `place`, the first agent crashes there and nothing else goes
 /// wrong; tells how many effects that agent had.
 pub async fn run(world: &World, place: Option<Option<Place>>) -> u64 {
-    let services = Services::new(world, settings(world));
-    let mut scenario = Scenario::draw(world, &services);
+    let theme = Theme::draw(world);
+    let services = Services::new(world, theme.settings(world));
+    let mut scenario = Scenario::draw(world, theme, &services);
     if place.is_some() {
         scenario.faults.clear();
     }
@@ -128,9 +105,7 @@ pub async fn run(world: &World, place: Option<Option<Place>>) -> u64 {
     let busy = scenario.wishes.iter().map(|(at, _)| *at).max().unwrap_or_default();
     for (number, (at, wish)) in scenario.wishes.into_iter().enumerate() {
         let desk = Desk::new(&format!("desk{number}"), &services);
-        // Only the sweep finishes a retry whose client died half-way.
-        let may = place.is_none() && (HEALED.sweep || !matches!(wish, Wish::Retry(_)));
-        let crashes = (may && world.odds(0.1)).then(|| world.number(0..=6));
+        let crashes = (place.is_none() && world.odds(0.1)).then(|| world.number(0..=6));
         world.spawn(async move {
             tokio::time::sleep(at).await;
             if let Some(effects) = crashes {
@@ -170,7 +145,7 @@ async fn settle(fleet: &Fleet) {
     let world = fleet.world();
     let until = world.elapsed() + REST;
     while world.watch().broken().is_none() {
-        let Some(why) = rest::unrest(fleet, HEALED) else { return };
+        let Some(why) = rest::unrest(fleet) else { return };
         if world.elapsed() > until {
             let what = format!("(1) the fleet does not come to rest within {REST:?}: {why}");
             return world.watch().breaks(world, what);

@@ -16,11 +16,18 @@ use std::{
 use agent::{engine::Frame, execute::Owner};
 use shared::{
     id::{Attempt, GpuUuid, JobId},
-    log::{Entry, Event, Job, Phase},
+    log::{Author, Claim, Entry, Event, Job, Phase},
     message::Message,
 };
 
-use crate::world::World;
+use crate::{
+    toxics::{Peer, Toxic},
+    world::World,
+};
+
+/// How long agents and guards may need once their engines answer again: one answer may be awaited for
+/// half a minute.
+const ENGINES_CALM: Duration = Duration::from_secs(60);
 
 /// One container, by host and name.
 type Place = (String, String);
@@ -68,6 +75,8 @@ pub struct Watch {
     still: BTreeSet<String>,
     /// Hosts that stood still, whose agents cannot know yet; until when.
     excused: BTreeMap<String, Duration>,
+    /// When an engine was last out of order.
+    engines_troubled: Duration,
     broken: Option<String>,
 }
 
@@ -134,7 +143,7 @@ impl Watch {
         world.note("log", format_args!("{id} {} {} by {}", entry.seq, entry.event.name(), entry.author));
         let seen = self.jobs.entry(id.clone()).or_default();
         let unmarked = seen.markers.is_empty();
-        let before = seen.job.as_ref().and_then(Job::held).map(|claim| claim.gpus.clone());
+        let before = seen.job.as_ref().and_then(Job::held).cloned();
         let folded = match &mut seen.job {
             Some(job) => job.apply(&entry).err(),
             none => match Job::begin(id.clone(), &entry) {
@@ -152,8 +161,11 @@ impl Watch {
         if unmarked {
             self.breaks(world, format_args!("(6) job {id} has a log and is on no shelf"));
         }
-        if !held {
-            before.unwrap_or_default().iter().for_each(|gpu| drop(self.given.remove(gpu)));
+        if let Some(claim) = before.filter(|_| !held) {
+            claim.gpus.iter().for_each(|gpu| drop(self.given.remove(gpu)));
+            if !matches!(&entry.author, Author::Node { name, .. } if *name == claim.node) {
+                self.taken_from(world, &id, &claim);
+            }
         }
         if let Event::Claimed(claimed) = &entry.event {
             for gpu in &claimed.gpus {
@@ -163,6 +175,25 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// A claim was ended by another than its node: whoever may run the job next finds no copy running.
+    fn taken_from(&mut self, world: &World, id: &JobId, claim: &Claim) {
+        let host = claim.node.as_str();
+        let mut here = self.alive.iter().filter(|((on, _), _)| on == host).map(|(_, alive)| alive);
+        let runs = here.any(|alive| alive.job == *id && alive.attempt == claim.attempt && !alive.frozen);
+        // An engine that is out of order cannot freeze; its containers are seen when a copy starts.
+        let calm = world.elapsed().saturating_sub(self.engines_troubled) > ENGINES_CALM;
+        let can_freeze = world.toxics().of(Peer::Engine) == Toxic::default() && calm;
+        if runs && can_freeze && !self.is_excused(world, host) {
+            self.breaks(world, format_args!("(2) {id} is taken from {host}, where it is not frozen"));
+        }
+    }
+
+    /// Whether the host cannot know what happened meanwhile.
+    fn is_excused(&self, world: &World, host: &str) -> bool {
+        let excused = self.excused.get(host).is_some_and(|until| world.elapsed() < *until);
+        excused || self.still.contains(host)
     }
 
     /// A container was started.
@@ -231,13 +262,16 @@ impl Watch {
         self.excused.insert(host.to_owned(), world.elapsed() + time);
     }
 
+    /// An engine was out of order until now.
+    pub fn engine_troubled(&mut self, world: &World) {
+        self.engines_troubled = world.elapsed();
+    }
+
     /// Whether any job has two unfrozen containers.
     pub fn check_doubles(&mut self, world: &World) {
-        let now = world.elapsed();
         let mut runs: BTreeMap<&JobId, &Place> = BTreeMap::new();
         for (place, alive) in self.alive.iter().filter(|(_, alive)| !alive.frozen) {
-            let excused = self.excused.get(&place.0).is_some_and(|until| now < *until);
-            if excused || self.still.contains(&place.0) {
+            if self.is_excused(world, &place.0) {
                 continue;
             }
             if let Some(other) = runs.insert(&alive.job, place) {
