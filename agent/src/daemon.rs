@@ -25,7 +25,7 @@ use crate::{
     health, identity,
     life::Life,
     node::Node,
-    runs, settings,
+    runs,
     task::Tasks,
 };
 
@@ -100,7 +100,6 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     control::listen(node.clone(), &tasks)?;
     let life = Life::begin(&node).await;
     tasks.spawn("tidy", runs::watch(node.config.clone(), node.fleet.clone(), node.clock.clone()));
-    tasks.spawn("settings", settings::watch(node.fleet.clone()));
     tasks.spawn("health", health::watch(node.clone()));
     crate::notify::ready();
 

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{beat, claim, fence, inbox, node::Node, recover, sweep, task::Tasks, watch};
+use crate::{beat, claim, fence, inbox, node::Node, recover, settings, sweep, task::Tasks, watch};
 
 /// How long an agent that stops goes on telling. What is left then waits on disk.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -29,6 +29,7 @@ impl Life {
         tasks.spawn("inbox", inbox::run(node.clone()));
         tasks.spawn("strays", recover::strays::run(node.clone()));
         tasks.spawn("sweep", sweep::run(node.clone()));
+        tasks.spawn("settings", settings::watch(node.fleet.clone()));
         Self { node: node.clone(), claims, tasks }
     }
 

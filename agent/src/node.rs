@@ -141,7 +141,7 @@ impl Node {
 
     /// The windows of teams in lanes.
     pub fn window(&self) -> Window {
-        Window::new(self.fleet.clone(), self.log.clone())
+        Window::new(self.fleet.clone(), self.log.clone(), self.chance.clone())
     }
 
     /// Notes what the engine is.

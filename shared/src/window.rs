@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use crate::{
+    clock::Chance,
     fleet::Fleet,
     id::{LaneId, Team},
     index::{Index, Marker, Summary, Waits},
@@ -42,13 +43,14 @@ pub struct Window {
     fleet: Fleet,
     index: Index,
     log: Log,
+    chance: Chance,
 }
 
 impl Window {
     /// Of this fleet; `log` reads the jobs.
-    pub fn new(fleet: Fleet, log: Log) -> Self {
+    pub fn new(fleet: Fleet, log: Log, chance: Chance) -> Self {
         let index = Index::new(fleet.store.clone());
-        Self { fleet, index, log }
+        Self { fleet, index, log, chance }
     }
 
     /// How many more of a team's jobs may be sent to a lane.
@@ -60,16 +62,19 @@ impl Window {
         Ok((self.fleet.settings().window as usize).saturating_sub(sent))
     }
 
-    /// Sends up to so many of a team's parked jobs, the oldest first. Returns how many.
+    /// Sends up to so many of a team's parked jobs, the oldest first; of more than a thousand, the
+    /// oldest of those that one look sees. Returns how many.
     ///
     /// # Errors
     /// [`WindowError`]; some may have been sent then.
     pub async fn release(&self, lane: &LaneId, team: &Team, most: usize) -> Result<usize, WindowError> {
-        let mut released = 0;
-        for parked in self.index.shelf(Waits::Parked, lane, Some(team)).await? {
-            if released >= most {
-                break;
-            }
+        let (mut released, mut stride) = (0, 1);
+        let parked = self.index.sample(Waits::Parked, lane, team, &self.chance).await?;
+        let mut next = 0;
+        while released < most
+            && let Some(parked) = parked.get(next)
+        {
+            next += 1;
             let Some(job) = self.log.read_on(&parked.marker.job).await? else { continue };
             let State::Queued { .. } = &job.state else {
                 // It was cancelled while it was parked, say: it belongs elsewhere.
@@ -82,6 +87,10 @@ impl Window {
                 let outgoing = Outgoing::new(team.clone(), message.to_body());
                 self.fleet.queue.deliver(&QueueName::from(lane), &outgoing, Duration::ZERO).await?;
                 released += 1;
+            } else {
+                // Others release as well: each goes on somewhere else, the further the more they are.
+                next += self.chance.below(stride);
+                stride *= 2;
             }
             self.index.remove(&parked.marker).await?;
         }

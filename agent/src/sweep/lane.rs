@@ -1,4 +1,6 @@
 //! One lane: jobs on the wrong shelf, messages that are missing, teams whose window has room.
+//!
+//! Of the jobs that are parked, a sample of one team's is looked at: a backlog of any size costs the same.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,16 +22,21 @@ use crate::{execute::settle, node::Node};
 
 /// Looks at a lane, and mends what is wrong.
 pub(super) async fn sweep(node: &Arc<Node>, lane: &LaneId, now: Timestamp) -> Result<(), SweepError> {
-    let (sent, parked) = futures::join!(
-        node.index.shelf(Waits::Sent, lane, None),
-        node.index.shelf(Waits::Parked, lane, None)
-    );
-    let (sent, parked) = (sent?, parked?);
+    let (sent, teams) =
+        futures::join!(node.index.shelf(Waits::Sent, lane, None), node.index.teams(Waits::Parked, lane));
+    let (sent, teams) = (sent?, teams?);
+    let parked = match teams.len() {
+        0 => Vec::new(),
+        count => {
+            let team = &teams[node.chance.below(count)];
+            node.index.sample(Waits::Parked, lane, team, &node.chance).await?
+        }
+    };
     let depth = depth(node, lane).await?;
     let gone = shelves(node, &sent, &parked, now).await?;
     let sent: Vec<Aged> = sent.into_iter().filter(|marker| !gone.contains(&marker.marker.job)).collect();
     messages(node, lane, &sent, &depth, now).await?;
-    windows(node, lane, &sent, &parked).await
+    windows(node, lane, &sent, &teams).await
 }
 
 async fn depth(node: &Node, lane: &LaneId) -> Result<Depth, QueueError> {
@@ -106,13 +113,8 @@ async fn messages(
 }
 
 /// Sends the next jobs of teams that have room in their window.
-async fn windows(node: &Arc<Node>, lane: &LaneId, sent: &[Aged], parked: &[Aged]) -> Result<(), SweepError> {
-    let mut teams: BTreeMap<&Team, usize> = BTreeMap::new();
-    for marker in parked {
-        if let Shelf::Parked { team, .. } = &marker.marker.shelf {
-            teams.entry(team).or_default();
-        }
-    }
+async fn windows(node: &Arc<Node>, lane: &LaneId, sent: &[Aged], parked: &[Team]) -> Result<(), SweepError> {
+    let mut teams: BTreeMap<&Team, usize> = parked.iter().map(|team| (team, 0)).collect();
     for marker in sent {
         if let Shelf::Sent { team, .. } = &marker.marker.shelf
             && let Some(count) = teams.get_mut(team)

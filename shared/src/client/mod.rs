@@ -177,7 +177,7 @@ impl Client {
     }
 
     fn window(&self) -> Window {
-        Window::new(self.fleet.clone(), self.log.clone())
+        Window::new(self.fleet.clone(), self.log.clone(), self.chance.clone())
     }
 
     async fn job(&self, id: &JobId) -> Result<Job, ClientError> {

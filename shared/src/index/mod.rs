@@ -26,11 +26,12 @@ use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    clock::Chance,
     id::{Attempt, GpuUuid, JobId, LaneId, NodeId, Team, Timestamp},
     job::Priority,
     log::{Job, Outcome, OutputSize, Phase, State},
     record::{self, RecordError},
-    store::{Created, Listed, Store, StoreError},
+    store::{Created, Key, Listed, PAGE, Store, StoreError},
 };
 
 /// A marker, and when it was last written by the store's own clock.
@@ -49,6 +50,16 @@ pub enum Waits {
     Parked,
     /// In its lane's queue.
     Sent,
+}
+
+impl Waits {
+    fn shelf_of(self, lane: &LaneId) -> String {
+        let kind = match self {
+            Self::Parked => "parked",
+            Self::Sent => "sent",
+        };
+        format!("index/{kind}/{lane}")
+    }
 }
 
 /// What listings show of a job.
@@ -150,6 +161,14 @@ pub struct Index {
 /// How many markers are fetched at once.
 const PARALLEL: usize = 32;
 
+/// The markers among what was listed, oldest first. A key that is none is somebody else's.
+fn by_age(listed: &[Listed]) -> Vec<Aged> {
+    let aged = |object: &Listed| Some(Aged { marker: Shelf::read(&object.key)?, modified: object.modified });
+    let mut markers: Vec<Aged> = listed.iter().filter_map(aged).collect();
+    markers.sort_by(|a, b| (a.modified, &a.marker).cmp(&(b.modified, &b.marker)));
+    markers
+}
+
 impl Index {
     /// The index in this store.
     pub fn new(store: Store) -> Self {
@@ -203,12 +222,44 @@ impl Index {
         lane: &LaneId,
         team: Option<&Team>,
     ) -> Result<Vec<Aged>, StoreError> {
-        let kind = match kind {
-            Waits::Parked => "parked",
-            Waits::Sent => "sent",
-        };
         let team = team.map(|team| format!("/{team}")).unwrap_or_default();
-        self.aged(&format!("index/{kind}/{lane}{team}")).await
+        self.aged(&format!("{}{team}", kind.shelf_of(lane))).await
+    }
+
+    /// The teams that have markers on a lane's shelf.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn teams(&self, kind: Waits, lane: &LaneId) -> Result<Vec<Team>, StoreError> {
+        let names = self.store.list_names(&kind.shelf_of(lane)).await?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Some of a team's markers, oldest first: all where one page holds them, else those of a page at a
+    /// random place. What it costs does not depend on how many there are.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn sample(
+        &self,
+        kind: Waits,
+        lane: &LaneId,
+        team: &Team,
+        chance: &Chance,
+    ) -> Result<Vec<Aged>, StoreError> {
+        let prefix = format!("{}/{team}", kind.shelf_of(lane));
+        let mut page = self.store.list_page(&prefix, None).await?;
+        if page.len() >= PAGE {
+            // Jobs' ids are random from their first character, so every job is as likely to be seen.
+            let place = Key::new(format!("{prefix}/{}", chance.job_id()));
+            let there = self.store.list_page(&prefix, Some(&place)).await?;
+            if there.len() >= PAGE {
+                page = there;
+            } else {
+                page.extend(there);
+            }
+        }
+        Ok(by_age(&page))
     }
 
     /// The markers of a node's shelf, oldest first.
@@ -220,12 +271,7 @@ impl Index {
     }
 
     async fn aged(&self, prefix: &str) -> Result<Vec<Aged>, StoreError> {
-        let listed = self.store.list_objects(prefix).await?;
-        let aged =
-            |object: &Listed| Some(Aged { marker: Shelf::read(&object.key)?, modified: object.modified });
-        let mut markers: Vec<Aged> = listed.iter().filter_map(aged).collect();
-        markers.sort_by(|a, b| (a.modified, &a.marker).cmp(&(b.modified, &b.marker)));
-        Ok(markers)
+        Ok(by_age(&self.store.list_objects(prefix).await?))
     }
 
     /// The nodes that have a shelf.
