@@ -5,8 +5,7 @@
 //! what a node spends on it does not grow with the fleet. It may be minutes old, which does no harm.
 
 use std::{
-    collections::BTreeSet,
-    ops::Bound,
+    cmp::Ordering,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -25,7 +24,8 @@ const EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 struct View {
-    names: BTreeSet<NodeId>,
+    /// In the order of their keys.
+    names: Vec<NodeId>,
     /// Where the next page begins: after this name, or at the beginning.
     after: Option<NodeId>,
     read: Option<Duration>,
@@ -34,6 +34,11 @@ struct View {
 /// The membership as one node sees it.
 #[derive(Debug, Default)]
 pub struct Members(Mutex<View>);
+
+/// How pages are ordered: by the records' keys, in which `a-b` comes before `a`, since `.` is after `-`.
+fn by_key(a: &NodeId, b: &NodeId) -> Ordering {
+    NodeRecord::key(a).cmp(&NodeRecord::key(b))
+}
 
 impl Members {
     fn view(&self) -> MutexGuard<'_, View> {
@@ -48,10 +53,14 @@ impl Members {
     /// Some others, drawn at random; fewer where there are fewer.
     pub fn draw(&self, count: usize, own: &NodeId, chance: &Chance) -> Vec<NodeId> {
         let view = self.view();
-        let mut others: Vec<&NodeId> = view.names.iter().filter(|name| *name != own).collect();
+        let others =
+            view.names.len() - usize::from(view.names.binary_search_by(|name| by_key(name, own)).is_ok());
         let mut drawn = Vec::new();
-        while drawn.len() < count && !others.is_empty() {
-            drawn.push(others.swap_remove(chance.below(others.len())).clone());
+        while drawn.len() < count.min(others) {
+            let name = &view.names[chance.below(view.names.len())];
+            if name != own && !drawn.contains(name) {
+                drawn.push(name.clone());
+            }
         }
         drawn
     }
@@ -79,17 +88,16 @@ impl Members {
 
     /// What a listing that began after a name says, and whether it reached the end.
     fn take(&self, after: Option<&NodeId>, page: &[Listed], to_the_end: bool, now: Duration) {
-        let listed: BTreeSet<NodeId> =
+        let mut listed: Vec<NodeId> =
             page.iter().filter_map(|object| NodeRecord::name_of(&object.key)).collect();
-        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.clone()));
-        let last = page.last().and_then(|object| NodeRecord::name_of(&object.key)).filter(|_| !to_the_end);
-        let to = last.clone().map_or(Bound::Unbounded, Bound::Included);
+        listed.sort_by(by_key);
+        let last = listed.last().filter(|_| !to_the_end).cloned();
         let mut view = self.view();
-        let seen: Vec<NodeId> = view.names.range((from, to)).cloned().collect();
-        for gone in seen.iter().filter(|name| !listed.contains(name)) {
-            view.names.remove(gone);
-        }
-        view.names.extend(listed);
+        let from = after.map_or(0, |after| view.names.partition_point(|name| by_key(name, after).is_le()));
+        let to = last
+            .as_ref()
+            .map_or(view.names.len(), |last| view.names.partition_point(|name| by_key(name, last).is_le()));
+        view.names.splice(from..to, listed);
         view.after = last;
         view.read = Some(now);
     }
@@ -121,6 +129,27 @@ mod tests {
         assert_eq!(members.count(), 1490);
         members.take(Some(&node(1009)), &listed(1010..1100), true, now);
         assert_eq!(members.count(), 1090);
+    }
+
+    #[test]
+    fn pages_are_in_the_order_of_keys() {
+        let names = ["a", "a-b", "a.b", "ab"].map(|name| NodeId::new(name).expect("valid"));
+        let modified = shared::id::Timestamp::UNIX_EPOCH;
+        let mut objects: Vec<Listed> =
+            names.iter().map(|name| Listed { key: NodeRecord::key(name), modified, tag: None }).collect();
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        let members = Members::default();
+        for _ in 0..2 {
+            let mut after = None;
+            for (at, object) in objects.iter().enumerate() {
+                let page = std::slice::from_ref(object);
+                members.take(after.as_ref(), page, at + 1 == objects.len(), Duration::ZERO);
+                after = members.view().after.clone();
+            }
+            assert_eq!(members.count(), names.len());
+        }
+        let drawn = members.draw(9, &names[0], &Chance::from_seed(1));
+        assert_eq!(drawn.len(), names.len() - 1);
     }
 
     #[test]
