@@ -15,7 +15,7 @@ use shared::{
 };
 
 use crate::{
-    engine::{ContainerState, Docker, Engine},
+    engine::{ContainerState, Docker, Engine, EngineError},
     execute::{freezes, labels_of},
     fence,
 };
@@ -23,8 +23,9 @@ use crate::{
 /// How often the deadline is looked at: so long may a container run on past it.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What an engine may take to answer before it is asked anew.
-const ENGINE_DEADLINE: Duration = Duration::from_secs(10);
+/// What an engine may take to answer before it is asked anew: there are two beats for freezing, and it
+/// does no harm to ask twice.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Guards until it is dropped.
 ///
@@ -56,33 +57,43 @@ pub async fn run(state_dir: &Path, engine: Option<String>) -> Result<()> {
                         engine
                     }
                 };
-                // One stuck container must not keep the others running for ever.
-                if tokio::time::timeout(ENGINE_DEADLINE, freeze(&*engine, &file)).await.is_err() {
-                    tracing::error!(node = %file.node, "the engine does not freeze the containers; trying again");
-                }
+                freeze(&*engine, &file).await;
             }
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-/// Pauses all containers of the node that run and are to be frozen.
-pub async fn freeze(engine: &dyn Engine, file: &FenceFile) {
-    let containers = match engine.list(&labels_of(&file.fleet, &file.node)).await {
+/// Pauses all containers of the node that run and are to be frozen. False where the engine did not do
+/// all of it; it is to be asked again then.
+pub async fn freeze(engine: &dyn Engine, file: &FenceFile) -> bool {
+    let labels = labels_of(&file.fleet, &file.node);
+    let containers = match in_time("list", engine.list(&labels)).await {
         Ok(containers) => containers,
         Err(error) => {
             tracing::error!(%error, "the containers to freeze cannot be listed");
-            return;
+            return false;
         }
     };
     let running = containers
         .iter()
         .filter(|container| container.state == ContainerState::Running && freezes(container));
     let pauses = running.map(|container| async move {
-        match engine.pause(&container.id).await {
+        let paused = in_time("pause", engine.pause(&container.id)).await;
+        match &paused {
             Ok(()) => tracing::warn!(container = container.name, "frozen"),
             Err(error) => tracing::error!(%error, container = container.name, "it cannot be frozen"),
         }
+        paused.is_ok()
     });
-    futures::future::join_all(pauses).await;
+    // One stuck container does not keep the others running.
+    futures::future::join_all(pauses).await.into_iter().all(|paused| paused)
+}
+
+async fn in_time<T>(
+    call: &'static str,
+    answer: impl Future<Output = Result<T, EngineError>>,
+) -> Result<T, EngineError> {
+    let timeout = EngineError::Timeout { call, seconds: PATIENCE.as_secs() };
+    tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(timeout))
 }

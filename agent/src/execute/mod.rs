@@ -132,13 +132,15 @@ async fn make_and_start(
         }
         made => made?,
     };
-    if let Err(error) = engine.start(&container).await {
-        // It may run all the same, or begin to later. Before the log gives the job to anybody else,
-        // it is gone.
-        insist("the container's removal", || engine.remove(name)).await;
-        return Err(error);
+    let Err(error) = engine.start(&container).await else { return Ok(container) };
+    // It may run all the same, or begin to later. It is taken as it is if it does; before the log gives
+    // the job to anybody else, it is gone. One that ran is not removed here: a crash right after would
+    // leave nothing that says so, and the next run of the agent would start the attempt again.
+    if insist("the container's removal", || engine.remove_unstarted(name)).await {
+        Err(error)
+    } else {
+        Ok(container)
     }
-    Ok(container)
 }
 
 impl Run {

@@ -32,6 +32,9 @@
 //!
 //! # What is not promised
 //!
+//! An engine that answers neither the agent nor the guard for two beats cannot be made to freeze
+//! anything.
+//!
 //! A host whose clock stops together with its containers (a virtual machine that its hypervisor
 //! suspends) does not know that time has passed. Its containers run until its next beat, at which
 //! it reads that it was replaced.

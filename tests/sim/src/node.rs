@@ -127,9 +127,10 @@ impl Server {
             let mut pause = look;
             if let Some(file) = fence::read(&path) {
                 if file.is_past(&boot, self.clock.elapsed()) {
-                    let freeze = guard::freeze(&engine, &file);
-                    let _ = tokio::time::timeout(Duration::from_secs(10), freeze).await;
+                    let frozen = guard::freeze(&engine, &file).await;
+                    self.services.world.watch().guarded(&self.host.name, frozen);
                 } else {
+                    self.services.world.watch().guarded(&self.host.name, true);
                     pause = file.deadline().left(self.clock.elapsed()).max(look);
                 }
             }

@@ -75,6 +75,8 @@ pub struct Watch {
     still: BTreeSet<String>,
     /// Hosts that stood still, whose agents cannot know yet; until when.
     excused: BTreeMap<String, Duration>,
+    /// Hosts whose engine did not do what the guard last asked of it.
+    unguarded: BTreeSet<String>,
     /// When an engine was last out of order.
     engines_troubled: Duration,
     broken: Option<String>,
@@ -190,10 +192,10 @@ impl Watch {
         }
     }
 
-    /// Whether the host cannot know what happened meanwhile.
+    /// Whether the host cannot know what happened meanwhile, or its engine does not freeze.
     fn is_excused(&self, world: &World, host: &str) -> bool {
         let excused = self.excused.get(host).is_some_and(|until| world.elapsed() < *until);
-        excused || self.still.contains(host)
+        excused || self.still.contains(host) || self.unguarded.contains(host)
     }
 
     /// A container was started.
@@ -260,6 +262,15 @@ impl Watch {
     /// needs a moment then.
     pub fn excuse(&mut self, world: &World, host: &str, time: Duration) {
         self.excused.insert(host.to_owned(), world.elapsed() + time);
+    }
+
+    /// What became of a guard's last look.
+    pub fn guarded(&mut self, host: &str, done: bool) {
+        if done {
+            self.unguarded.remove(host)
+        } else {
+            self.unguarded.insert(host.to_owned())
+        };
     }
 
     /// An engine was out of order until now.
