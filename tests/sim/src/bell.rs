@@ -15,6 +15,11 @@ impl Bell {
         self.0.notify_waiters();
     }
 
+    /// There is something for one of those who wait, or for the next one who does.
+    pub fn ring_one(&self) {
+        self.0.notify_one();
+    }
+
     /// Looks now, and again after each change, until there is something.
     pub async fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
         loop {

@@ -13,11 +13,13 @@ mod fault;
 mod fleet;
 mod host;
 mod machine;
+mod meter;
 mod node;
 mod pool;
 mod queue;
 mod report;
 mod rest;
+mod scale;
 mod scenario;
 mod script;
 mod seed;
@@ -70,6 +72,17 @@ enum Command {
         #[arg(long, default_value = "0..20", value_parser = seeds)]
         seeds: Range<u64>,
     },
+    /// Counts requests and times in fleets of several sizes
+    Scale {
+        /// How many nodes each fleet has
+        #[arg(long, value_delimiter = ',', default_value = "10,100,1000")]
+        nodes: Vec<usize>,
+        /// How many jobs for each node
+        #[arg(long, default_value_t = 100)]
+        jobs: usize,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Switches on known bugs, one at a time: each must be caught within so many seeds
     Mutants {
         #[arg(long, default_value = "0..2000", value_parser = seeds)]
@@ -95,6 +108,7 @@ fn main() -> ExitCode {
         Command::Replay { seed, mutant, log } => report::replay(seed, mutant.as_deref(), log),
         Command::Crashes { seeds } => report::crashes(seeds),
         Command::Meta { seeds } => report::meta(seeds),
+        Command::Scale { nodes, jobs, seed } => scale::run(&nodes, jobs, seed),
         Command::Mutants { list: true, .. } => report::names(),
         Command::Mutants { seeds, only, .. } => report::mutants(&seeds, only.as_deref()),
     }

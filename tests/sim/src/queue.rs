@@ -19,6 +19,7 @@ use crate::{
     bell::Bell,
     clock::epoch,
     host::{Broken, Link},
+    meter::For,
     world::{World, lock},
 };
 
@@ -41,12 +42,13 @@ struct Message {
 pub struct Queues {
     world: World,
     state: Mutex<State>,
-    changed: Bell,
 }
 
 #[derive(Default)]
 struct State {
     queues: BTreeMap<QueueName, Vec<Message>>,
+    /// Rung for one long poll when there may be a message for it.
+    bells: BTreeMap<QueueName, Arc<Bell>>,
     next: u64,
 }
 
@@ -55,7 +57,7 @@ type Taken = (Vec<Received>, Option<Duration>);
 impl Queues {
     /// None yet.
     pub fn new(world: &World) -> Arc<Self> {
-        Arc::new(Self { world: world.clone(), state: Mutex::default(), changed: Bell::default() })
+        Arc::new(Self { world: world.clone(), state: Mutex::default() })
     }
 
     fn with<T>(
@@ -65,7 +67,7 @@ impl Queues {
     ) -> Result<T, QueueError> {
         let now = self.world.elapsed();
         let mut state = lock(&self.state);
-        let State { queues, next } = &mut *state;
+        let State { queues, next, .. } = &mut *state;
         let Some(messages) = queues.get_mut(name) else {
             return Err(QueueError::NoSuchQueue { queue: name.clone() });
         };
@@ -97,8 +99,13 @@ impl Queues {
                 });
             }
         });
-        self.changed.ring();
+        let bell = self.bell(name);
+        (0..copies).for_each(|_| bell.ring_one());
         sent
+    }
+
+    fn bell(&self, name: &QueueName) -> Arc<Bell> {
+        lock(&self.state).bells.entry(name.clone()).or_default().clone()
     }
 
     /// The answer to a receive: the first messages that can be had until then.
@@ -109,18 +116,24 @@ impl Queues {
         until: Duration,
         hidden: Duration,
     ) -> Result<Vec<Received>, QueueError> {
+        let bell = self.bell(name);
         let look = || {
             let (taken, next) = match self.take(name, max, hidden) {
                 Ok(found) => found,
                 Err(error) => return Ok(Err(error)),
             };
             let now = self.world.elapsed();
-            if !taken.is_empty() || now >= until {
+            if !taken.is_empty() {
+                return Ok(Ok(taken));
+            }
+            if now >= until {
+                // Somebody else waits for what is hidden still.
+                bell.ring_one();
                 return Ok(Ok(taken));
             }
             Err(next.map_or(until, |next| next.min(until)) - now)
         };
-        self.changed.until_or(look).await
+        bell.until_or(look).await
     }
 
     /// What can be received now; and if there is nothing, when there may be.
@@ -180,7 +193,7 @@ impl Queues {
             }
             allowed
         })?;
-        self.changed.ring();
+        self.bell(name).ring_one();
         if done { Ok(()) } else { Err(unusable(name, "hidden for more than 12 hours in all")) }
     }
 
@@ -237,12 +250,17 @@ impl SimQueue {
         Self { queues: queues.clone(), link }
     }
 
+    fn counts(&self, whom: For) {
+        self.queues.world.meter().queue(whom);
+    }
+
     async fn write<T: Send + 'static>(
         &self,
         what: String,
         name: &QueueName,
         effect: impl FnOnce(&Queues) -> T + Send + 'static,
     ) -> Result<T, QueueError> {
+        self.counts(For::Job);
         let queues = self.queues.clone();
         let done = self.link.write(what, move || effect(&queues)).await;
         done.map_err(|Broken| away(name))
@@ -297,7 +315,10 @@ impl Queue for SimQueue {
             }
             taken
         };
-        self.link.long(format!("a receive from {queue}"), answer).await.map_err(|Broken| away(queue))?
+        let taken = self.link.long(format!("a receive from {queue}"), answer).await;
+        let any = matches!(&taken, Ok(Ok(taken)) if !taken.is_empty());
+        self.counts(if any { For::Job } else { For::Node });
+        taken.map_err(|Broken| away(queue))?
     }
 
     async fn delete(&self, queue: &QueueName, receipt: &Receipt) -> Result<(), QueueError> {
@@ -333,6 +354,7 @@ impl Queue for SimQueue {
                 depth
             })
         };
+        self.counts(For::Node);
         self.link.read(format!("asks for the depth of {queue}"), count).await.map_err(|Broken| away(queue))?
     }
 
@@ -348,6 +370,7 @@ impl Queue for SimQueue {
             let names: BTreeSet<QueueName> = lock(&queues.state).queues.keys().cloned().collect();
             names.into_iter().collect()
         };
+        self.counts(For::Node);
         self.link.read("lists the queues", names).await.map_err(|Broken| away(&QueueName::Inbox))
     }
 }

@@ -69,6 +69,6 @@ pub fn run(seed: u64, options: Options) -> Verdict {
     mutant::switch(None);
     let broken = world.watch().broken().map(str::to_owned);
     let broken = PANIC.with(|panic| panic.borrow_mut().take()).or(broken);
-    let trace = world.trace();
+    let trace = world.trace().expect("kept");
     Verdict { broken, hash: trace.hash(), lines: trace.lines(), tail: trace.tail(), effects }
 }

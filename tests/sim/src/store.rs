@@ -4,7 +4,7 @@
 //! two pages may show two moments; `last_modified` is the store's own clock.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex},
     time::Duration,
@@ -25,6 +25,7 @@ use shared::id::Timestamp;
 use crate::{
     clock::epoch,
     host::{Broken, Link},
+    meter::Ask,
     world::{World, lock},
 };
 
@@ -65,6 +66,11 @@ impl Objects {
         map.insert(key.to_owned(), Object { body: body.clone(), tag, modified });
         drop(map);
         self.world.watch().stored(&self.world, key, body);
+        let mut meter = self.world.meter();
+        if meter.is_on() {
+            meter.stored(self.world.elapsed(), key, body);
+        }
+        drop(meter);
         Ok(PutResult { e_tag: Some(tag.to_string()), version: None, extensions: Default::default() })
     }
 
@@ -94,6 +100,29 @@ impl Objects {
             .map(|(key, object)| meta(Path::from(key.as_str()), object))
             .collect()
     }
+
+    /// What is right below a prefix: the next parts of longer keys, and objects.
+    fn level(&self, prefix: &str) -> (Vec<String>, Vec<ObjectMeta>) {
+        let map = lock(&self.map);
+        let (mut common, mut objects): (Vec<String>, Vec<ObjectMeta>) = (Vec::new(), Vec::new());
+        let mut from = prefix.to_owned();
+        while let Some((key, object)) =
+            map.range(from.clone()..).next().filter(|(key, _)| key.starts_with(prefix))
+        {
+            match key[prefix.len()..].split_once('/') {
+                Some((dir, _)) => {
+                    common.push(dir.to_owned());
+                    // The first key after all those below it.
+                    from = format!("{prefix}{dir}0");
+                }
+                None => {
+                    objects.push(meta(Path::from(key.as_str()), object));
+                    from = format!("{key}\0");
+                }
+            }
+        }
+        (common, objects)
+    }
 }
 
 fn meta(location: Path, object: &Object) -> ObjectMeta {
@@ -119,24 +148,34 @@ impl SimStore {
         Self { objects: objects.clone(), link }
     }
 
+    fn counts(&self, ask: Ask, key: &str) {
+        self.objects.world.meter().store(ask, key);
+    }
+
     async fn page(&self, prefix: String, after: Option<String>) -> Result<Vec<ObjectMeta>> {
         let objects = self.objects.clone();
-        let what = format!("LIST {prefix}");
+        let what = match &after {
+            None => format!("LIST {prefix}"),
+            Some(after) => format!("LIST {prefix} after {after}"),
+        };
+        self.counts(Ask::List, &what);
         self.link.read(what, move || objects.page(&prefix, after.as_deref())).await.map_err(broken)
     }
 
-    async fn all(&self, prefix: Option<Path>) -> Result<Vec<ObjectMeta>> {
+    /// Page after page, each when it is asked for.
+    fn pages(&self, prefix: Option<&Path>, after: Option<String>) -> BoxStream<'static, Result<ObjectMeta>> {
         let prefix = prefix.map_or_else(String::new, |prefix| format!("{prefix}/"));
-        let mut found: Vec<ObjectMeta> = Vec::new();
-        loop {
-            let after = found.last().map(|meta| meta.location.to_string());
-            let page = self.page(prefix.clone(), after).await?;
-            let last = page.len() < PAGE;
-            found.extend(page);
-            if last {
-                return Ok(found);
+        let (store, begin) = (self.clone(), Some(after));
+        let pages = stream::try_unfold(begin, move |place| {
+            let (store, prefix) = (store.clone(), prefix.clone());
+            async move {
+                let Some(after) = place else { return Ok(None) };
+                let page = store.page(prefix, after).await?;
+                let last = page.last().filter(|_| page.len() == PAGE).map(|meta| meta.location.to_string());
+                Ok::<_, Error>(Some((stream::iter(page).map(Ok), last.map(Some))))
             }
-        }
+        });
+        pages.try_flatten().boxed()
     }
 }
 
@@ -162,6 +201,7 @@ impl ObjectStore for SimStore {
         let (objects, key, body) = (self.objects.clone(), location.to_string(), Bytes::from(payload));
         let create = matches!(opts.mode, PutMode::Create);
         let what = format!("{} {key}", if create { "CREATE" } else { "PUT" });
+        self.counts(Ask::Put, &key);
         self.link.write(what, move || objects.put(&key, &body, create)).await.map_err(broken)?
     }
 
@@ -171,6 +211,7 @@ impl ObjectStore for SimStore {
 
     async fn get_opts(&self, location: &Path, _: GetOptions) -> Result<GetResult> {
         let (objects, path) = (self.objects.clone(), location.clone());
+        self.counts(Ask::Get, location.as_ref());
         self.link.read(format!("GET {path}"), move || objects.get(&path)).await.map_err(broken)?
     }
 
@@ -180,6 +221,7 @@ impl ObjectStore for SimStore {
             let (store, objects) = (store.clone(), store.objects.clone());
             async move {
                 let key = location.to_string();
+                store.counts(Ask::Delete, &key);
                 let effect = move || objects.delete(&key);
                 store.link.write(format!("DELETE {location}"), effect).await.map_err(broken)?;
                 Ok(location)
@@ -189,25 +231,26 @@ impl ObjectStore for SimStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (store, prefix) = (self.clone(), prefix.cloned());
-        let found = async move { store.all(prefix).await.map(|found| stream::iter(found).map(Ok)) };
-        stream::once(found).try_flatten().boxed()
+        self.pages(prefix, None)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.pages(prefix, Some(offset.to_string()))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let below = prefix.map_or_else(String::new, |prefix| format!("{prefix}/"));
-        let mut common = BTreeSet::new();
-        let mut objects = Vec::new();
-        for meta in self.all(prefix.cloned()).await? {
-            let rest = meta.location.as_ref().strip_prefix(below.as_str()).unwrap_or_default();
-            match rest.split_once('/') {
-                Some((dir, _)) => {
-                    common.insert(Path::from(format!("{below}{dir}")));
-                }
-                None => objects.push(meta),
-            }
-        }
-        let common_prefixes = common.into_iter().collect();
+        let (objects, inside) = (self.objects.clone(), below.clone());
+        let what = format!("LIST {below} by name");
+        self.counts(Ask::List, &what);
+        let (common, objects) = self.link.read(what, move || objects.level(&inside)).await.map_err(broken)?;
+        let more = (common.len() + objects.len()) / PAGE;
+        (0..more).for_each(|_| self.counts(Ask::List, &below));
+        let common_prefixes = common.into_iter().map(|dir| Path::from(format!("{below}{dir}"))).collect();
         Ok(ListResult { common_prefixes, objects, extensions: Default::default() })
     }
 

@@ -15,7 +15,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use shared::clock::Chance;
 use tokio::time::Instant;
 
-use crate::{toxics::Toxics, trace::Trace, watch::Watch};
+use crate::{meter::Meter, toxics::Toxics, trace::Trace, watch::Watch};
 
 /// Locks; a panic elsewhere is reported there.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -29,21 +29,32 @@ pub struct World(Arc<Inner>);
 struct Inner {
     began: Instant,
     dice: Mutex<SmallRng>,
-    trace: Mutex<Trace>,
+    trace: Option<Mutex<Trace>>,
     toxics: Mutex<Toxics>,
     watch: Mutex<Watch>,
+    meter: Mutex<Meter>,
     over: AtomicBool,
 }
 
 impl World {
     /// A world of this seed, which begins now. `shown` prints the trace as it comes.
     pub fn new(seed: u64, shown: bool) -> Self {
+        Self::with(seed, Some(Trace::new(shown)), Watch::default(), Meter::default())
+    }
+
+    /// A world in which everything is counted, and nothing watched or noted.
+    pub fn metered(seed: u64) -> Self {
+        Self::with(seed, None, Watch::blind(), Meter::running())
+    }
+
+    fn with(seed: u64, trace: Option<Trace>, watch: Watch, meter: Meter) -> Self {
         Self(Arc::new(Inner {
             began: Instant::now(),
             dice: Mutex::new(SmallRng::seed_from_u64(seed)),
-            trace: Mutex::new(Trace::new(shown)),
+            trace: trace.map(Mutex::new),
             toxics: Mutex::default(),
-            watch: Mutex::default(),
+            watch: Mutex::new(watch),
+            meter: Mutex::new(meter),
             over: AtomicBool::new(false),
         }))
     }
@@ -55,14 +66,19 @@ impl World {
 
     /// Notes what happened.
     pub fn note(&self, who: &str, what: impl Display) {
-        if !self.is_over() {
-            lock(&self.0.trace).note(self.elapsed(), who, &what);
+        if let Some(trace) = self.0.trace.as_ref().filter(|_| !self.is_over()) {
+            lock(trace).note(self.elapsed(), who, &what);
         }
     }
 
     /// The trace so far.
-    pub fn trace(&self) -> MutexGuard<'_, Trace> {
-        lock(&self.0.trace)
+    pub fn trace(&self) -> Option<MutexGuard<'_, Trace>> {
+        self.0.trace.as_ref().map(lock)
+    }
+
+    /// Whoever counts.
+    pub fn meter(&self) -> MutexGuard<'_, Meter> {
+        lock(&self.0.meter)
     }
 
     /// Whoever looks at everything.

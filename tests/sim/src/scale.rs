@@ -1,0 +1,225 @@
+//! `sim scale`: what fleets of several sizes ask of their services and how long their jobs wait, with
+//! nothing going wrong but the death of one node in a hundred.
+//!
+//! Each fleet is started, left alone for a while, and then given jobs for seven tenths of its GPUs.
+//! Agents, clients and all between them are the shipped ones; a request takes 4 to 60 ms.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use shared::{
+    client::Client,
+    fleet::Settings,
+    id::{NodeId, Team},
+    units::Span,
+};
+
+use crate::{
+    client::Desk,
+    meter::{Ask, Counts, For},
+    node::{Server, Services},
+    script::Script,
+    world::World,
+};
+
+/// How long a job's container runs.
+const RUNS: Duration = Duration::from_secs(20);
+
+/// How long the fleet is looked at while it has nothing to do.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// How much of the GPUs the jobs would use if none ever waited.
+const LOAD: f64 = 0.7;
+
+/// How many GPUs a host has.
+const GPUS: u32 = 2;
+
+/// What was measured of one fleet.
+struct Measured {
+    nodes: usize,
+    jobs: usize,
+    idle: Counts,
+    busy: Counts,
+    /// How long the jobs took.
+    took: Duration,
+    waits: Vec<Duration>,
+    failovers: Vec<Duration>,
+    wrong: usize,
+}
+
+/// `sim scale`
+pub fn run(nodes: &[usize], jobs: usize, seed: u64) -> ExitCode {
+    let measured: Vec<Measured> = nodes.iter().map(|nodes| of_size(*nodes, jobs, seed)).collect();
+    let wrong: usize = measured.iter().map(|fleet| fleet.wrong).sum();
+    tell(&measured);
+    if wrong > 0 {
+        println!("FAILED: {wrong} jobs have not ended just once");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn of_size(nodes: usize, jobs_a_node: usize, seed: u64) -> Measured {
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime without I/O");
+    let measured = runtime.block_on(measure(nodes, nodes * jobs_a_node, seed));
+    eprintln!("{nodes} nodes: {} jobs in {:.0} virtual seconds", measured.jobs, measured.took.as_secs_f64());
+    measured
+}
+
+async fn measure(nodes: usize, jobs: usize, seed: u64) -> Measured {
+    let world = World::metered(seed);
+    let settings = Settings {
+        beat: Span::secs(15),
+        lane_refresh: Span::secs(15),
+        inbox: true,
+        ..Settings::embedded(None)
+    };
+    let lease = settings.lease.0;
+    let services = Services::new(&world, settings);
+    let servers: Vec<Arc<Server>> = (0..nodes)
+        .map(|at| Server::new(&format!("node{at:05}"), &services, GPUS, chrono::TimeDelta::zero(), 0.0))
+        .collect();
+    // As machines come up: not all in one beat. A newcomer follows everybody for its first lease.
+    let spread = Duration::from_millis(360).mul_f64(nodes as f64).max(Duration::from_secs(60));
+    for server in &servers {
+        let (server, at) = (server.clone(), world.span(Duration::ZERO, spread));
+        world.spawn(async move {
+            tokio::time::sleep(at).await;
+            server.boot();
+        });
+    }
+    let clients: Arc<Vec<Client>> = Arc::new(
+        (0..nodes.div_ceil(100)).map(|at| Desk::new(&format!("desk{at}"), &services).client()).collect(),
+    );
+    tokio::time::sleep(spread).await;
+    // One job of each kind, so that there are lanes to be polled.
+    for gpus in 1..=GPUS {
+        submit(&world, &clients, gpus).await;
+    }
+    tokio::time::sleep(lease * 2).await;
+    world.meter().take_counts();
+    tokio::time::sleep(IDLE).await;
+    let idle = world.meter().take_counts();
+
+    let began = world.elapsed();
+    // One in five wants both GPUs of a host.
+    let busy_a_job = (RUNS.as_secs_f64() + 0.5) * 1.2;
+    let every = Duration::from_secs_f64(busy_a_job / (LOAD * nodes as f64 * f64::from(GPUS)));
+    let death = world.number(0..=(jobs as u64 / 2)) as usize;
+    for number in 0..jobs {
+        let (task, clients) = (world.clone(), clients.clone());
+        let gpus = if world.odds(0.2) { 2 } else { 1 };
+        world.spawn(async move { submit(&task, &clients, gpus).await });
+        if number == death {
+            for server in servers.iter().take(nodes.div_ceil(100)) {
+                server.lose_power();
+                let name = NodeId::new(&server.host.name).expect("a node's name");
+                world.meter().died(world.elapsed(), &name);
+            }
+        }
+        // Independent arrivals: exponential pauses.
+        let pause = -(1.0 - world.number(0..=999_999) as f64 / 1e6).ln();
+        tokio::time::sleep(every.mul_f64(pause)).await;
+    }
+    while world.meter().finals() < jobs + GPUS as usize {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let took = world.elapsed() - began;
+    let mut meter = world.meter();
+    let (busy, waits, failovers) = (meter.take_counts(), meter.waits().to_vec(), meter.failovers().to_vec());
+    let wrong = meter.wrong();
+    drop(meter);
+    world.end();
+    Measured { nodes, jobs, idle, busy, took, waits, failovers, wrong }
+}
+
+async fn submit(world: &World, clients: &[Client], gpus: u32) {
+    let mut spec = Script { runs: RUNS, exit: 0, lines: 1, deaf: false }.job();
+    spec.resources.gpus = gpus;
+    spec.team = Team::new(*world.pick(&["a", "b", "c", "d", "e"])).expect("a team");
+    world.pick(clients).submit(spec, None).await.expect("nothing goes wrong");
+}
+
+/// One row: what it is, and its value in each fleet.
+struct Row(String, Vec<f64>);
+
+fn tell(fleets: &[Measured]) {
+    let each =
+        |what: &str, value: &dyn Fn(&Measured) -> f64| Row(what.into(), fleets.iter().map(value).collect());
+    let mut rows = Vec::new();
+    for ask in Ask::ALL {
+        let what = format!("{} a job", ask.name());
+        rows.push(each(&what, &|fleet| fleet.busy.of(For::Job, ask) as f64 / fleet.jobs as f64));
+    }
+    let price = |counts: &Counts, whom| -> f64 {
+        Ask::ALL.iter().map(|ask| counts.of(whom, *ask) as f64 * ask.price() / 1e6).sum()
+    };
+    rows.push(each("US$ for 1,000 jobs", &|fleet| price(&fleet.busy, For::Job) * 1e3 / fleet.jobs as f64));
+    let hours = |fleet: &Measured, time: Duration| fleet.nodes as f64 * time.as_secs_f64() / 3600.0;
+    for ask in Ask::ALL {
+        let what = format!("{} an idle node-hour", ask.name());
+        rows.push(each(&what, &|fleet| {
+            let all = fleet.idle.of(For::Node, ask) + fleet.idle.of(For::Job, ask);
+            all as f64 / hours(fleet, IDLE)
+        }));
+    }
+    rows.push(each("US$ for 1,000 idle node-hours", &|fleet| {
+        (price(&fleet.idle, For::Node) + price(&fleet.idle, For::Job)) * 1e3 / hours(fleet, IDLE)
+    }));
+    rows.push(each("seconds from submit to claim, median", &|fleet| at(&fleet.waits, 0.5)));
+    rows.push(each("seconds from submit to claim, p95", &|fleet| at(&fleet.waits, 0.95)));
+    rows.push(each("seconds from death to next claim, median", &|fleet| at(&fleet.failovers, 0.5)));
+    rows.push(each("seconds from death to next claim, longest", &|fleet| at(&fleet.failovers, 1.0)));
+    rows.push(each("requests a second for the hottest key", &|fleet| {
+        fleet.busy.hottest().1 as f64 / fleet.took.as_secs_f64()
+    }));
+    let sizes: Vec<String> = fleets.iter().map(|fleet| format!("{} nodes", fleet.nodes)).collect();
+    println!("| | {} | exponent |", sizes.join(" | "));
+    println!("|---|{}---:|", "---:|".repeat(fleets.len()));
+    for Row(what, values) in &rows {
+        let shown: Vec<String> = values.iter().map(|value| show(*value)).collect();
+        let sizes = fleets.iter().map(|fleet| fleet.nodes as f64);
+        println!("| {what} | {} | {} |", shown.join(" | "), exponent(sizes.zip(values.iter().copied())));
+    }
+    println!();
+    for fleet in fleets {
+        let (key, count) = fleet.busy.hottest();
+        let (nodes, jobs, dead) = (fleet.nodes, fleet.jobs, fleet.nodes.div_ceil(100));
+        let bereaved = fleet.failovers.len();
+        println!(
+            "{nodes} nodes: {jobs} jobs; {dead} nodes died with {bereaved} jobs; hottest: {key} ({count})"
+        );
+    }
+}
+
+fn show(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 1.0 => format!("{value:.2}"),
+        value => format!("{value:.4}"),
+    }
+}
+
+fn at(times: &[Duration], share: f64) -> f64 {
+    let mut times: Vec<Duration> = times.to_vec();
+    times.sort();
+    let place = (times.len().saturating_sub(1) as f64 * share).round() as usize;
+    times.get(place).map_or(f64::NAN, Duration::as_secs_f64)
+}
+
+/// The exponent of growth with the fleet's size: the slope of the least-squares line through the
+/// logarithms. 0 is constant, 1 is proportional.
+fn exponent(points: impl Iterator<Item = (f64, f64)>) -> String {
+    let points: Vec<(f64, f64)> =
+        points.filter(|(_, value)| *value > 0.0).map(|(size, value)| (size.ln(), value.ln())).collect();
+    if points.len() < 2 {
+        return "-".into();
+    }
+    let count = points.len() as f64;
+    let (x, y) = points.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+    let (x, y) = (x / count, y / count);
+    let over: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
+    let under: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
+    format!("{:+.2}", over / under)
+}
