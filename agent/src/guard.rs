@@ -20,8 +20,11 @@ use crate::{
     fence,
 };
 
-/// How often the deadline is looked at: so long may a container run on past it.
+/// How often the deadline on disk is looked at, and what runs past it is frozen.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// The shortest pause between two looks.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// What an engine may take to answer before it is asked anew: there are two beats for freezing, and it
 /// does no harm to ask twice.
@@ -37,6 +40,7 @@ pub async fn run(state_dir: &Path, engine: Option<String>) -> Result<()> {
     let mut frozen = false;
     crate::notify::ready();
     loop {
+        let mut pause = LOOK;
         if let Some(file) = fence::read(&path) {
             let past = file.is_past(&boot, clock.elapsed());
             if past != frozen {
@@ -47,7 +51,10 @@ pub async fn run(state_dir: &Path, engine: Option<String>) -> Result<()> {
                     tracing::info!(node = %file.node, "the agent holds its lease again");
                 }
             }
-            if past {
+            if !past {
+                // The next look is when it passes: a container runs on for no longer.
+                pause = file.deadline().left(clock.elapsed()).clamp(SHORTEST, LOOK);
+            } else {
                 let address = engine.clone().or_else(|| file.engine.clone());
                 let engine = match &engines {
                     Some((known, engine)) if *known == address => engine.clone(),
@@ -60,7 +67,7 @@ pub async fn run(state_dir: &Path, engine: Option<String>) -> Result<()> {
                 freeze(&*engine, &file).await;
             }
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -1,11 +1,14 @@
 //! A fleet on an emulator of SQS and S3, whose parts each go through a door of their own.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use serde_json::Value;
 
 use crate::{
-    Emulator, Proxy, World,
+    Bucket, Emulator, Proxy, World,
     emulator::{self, BUCKET, Environment, Kind, REGION},
     proxy::Door,
+    queues::Queues,
 };
 
 /// A fleet that was made, and what it stands on.
@@ -14,12 +17,23 @@ pub struct Cloud {
     world: World,
     door: Door,
     proxy: Proxy,
-    _emulator: Emulator,
+    emulator: Emulator,
+    prefix: String,
+}
+
+/// What the names of the fleet's queues begin with.
+pub const PREFIX: &str = "haul";
+
+/// A prefix in the bucket that no other test has, in this process or beside it. The engine's
+/// containers carry it, and are told apart by nothing else.
+fn prefix() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("team/{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// What `haul init` and `--policies` call the fleet's queue.
 fn queue() -> String {
-    format!("sqs://{REGION}/haul")
+    format!("sqs://{REGION}/{PREFIX}")
 }
 
 impl Cloud {
@@ -33,10 +47,11 @@ impl Cloud {
         let emulator = Emulator::start(kind);
         let proxy = Proxy::new(&emulator, 1);
         let door = proxy.door();
-        let fleet = format!("s3://{BUCKET}/team/one");
+        let prefix = prefix();
+        let fleet = format!("s3://{BUCKET}/{prefix}");
         let world = World::in_cloud(fleet.clone(), env(emulator::environment(&door.url())));
         world.run(["init", &fleet, "--queue", &queue()]).ok();
-        Self { world, door, proxy, _emulator: emulator }
+        Self { world, door, proxy, emulator, prefix }
     }
 
     /// Its commands, which go through [`Self::door`].
@@ -54,6 +69,16 @@ impl Cloud {
         let door = self.proxy.door();
         let env = emulator::environment(&door.url());
         (door, env)
+    }
+
+    /// The fleet's objects as they are, past all doors.
+    pub fn bucket(&self) -> Bucket {
+        Bucket::new(&self.emulator, &self.prefix)
+    }
+
+    /// The fleet's queues as they are, past all doors.
+    pub fn queues(&self) -> Queues {
+        Queues::new(&self.emulator, PREFIX)
     }
 
     /// A policy that `haul init` prints for this fleet.

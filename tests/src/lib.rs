@@ -5,22 +5,36 @@
 //! here sleeps for a fixed time; everything waits for a condition ([`eventually`]).
 
 pub mod agent;
+pub mod bucket;
 pub mod cloud;
 pub mod credentials;
 pub mod emulator;
 pub mod engine;
+pub mod histories;
+pub mod host;
+pub mod http;
+pub mod load;
 pub mod proxy;
+pub mod queues;
 pub mod receiver;
+pub mod recorder;
+pub mod timeline;
 pub mod world;
 
 use std::time::{Duration, Instant};
 
 pub use agent::Agent;
+pub use bucket::Bucket;
 pub use cloud::Cloud;
 pub use credentials::Credentials;
 pub use emulator::Emulator;
+pub use histories::Histories;
+pub use host::Host;
+pub use load::Load;
 pub use proxy::Proxy;
 pub use receiver::{Mood, Receiver};
+pub use recorder::Recorder;
+pub use timeline::Timeline;
 pub use world::{Done, World};
 
 /// How long a condition may take before the test fails. Generous: two cores may run several
@@ -31,19 +45,32 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 ///
 /// # Panics
 /// When it does not within [`PATIENCE`].
-pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, probe)
+}
+
+/// As [`eventually`], for what takes longer.
+///
+/// # Panics
+/// When it does not happen within `patience`.
+pub fn within<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let began = now();
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(began.elapsed() < PATIENCE, "it did not happen within {PATIENCE:?}: {what}");
+        assert!(began.elapsed() < patience, "it did not happen within {patience:?}: {what}");
         pause(Duration::from_millis(50));
     }
 }
 
-/// Between two looks at a condition.
-#[expect(clippy::disallowed_methods, reason = "the one pause, and only between looks at a condition")]
+/// Lets a fault last so long: its length is the condition.
+pub fn last(time: Duration) {
+    pause(time);
+}
+
+/// Between two looks at a condition, or for as long as a fault is to last.
+#[expect(clippy::disallowed_methods, reason = "the one pause, for the two reasons above")]
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }

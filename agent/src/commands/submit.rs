@@ -15,6 +15,9 @@ use shared::{
 use super::{Context, job, logs, wait};
 use crate::{cli::Submit, exit::Usage, render};
 
+/// How many jobs of an array are submitted between two looks at their team's window.
+const AT_ONCE: usize = 8;
+
 /// Submits, and waits or follows where that is wanted.
 pub async fn run(context: &Context, args: Submit) -> Result<ExitCode> {
     let spec = job::load(&args.job)?;
@@ -24,12 +27,20 @@ pub async fn run(context: &Context, args: Submit) -> Result<ExitCode> {
     }
     warn(&client, &spec).await;
     let mut jobs = Vec::new();
-    for (id, spec) in expand(&client, &args, spec)? {
-        let submission = client.submit(spec, id).await?;
-        if !args.json {
-            context.out.line(submission.job.id.as_str());
+    for chunk in expand(&client, &args, spec)?.chunks(AT_ONCE) {
+        for (id, spec) in chunk.iter().cloned() {
+            let submission = match chunk.len() {
+                1 => client.submit(spec, id).await?,
+                _ => client.submit_one_of_many(spec, id).await?,
+            };
+            if !args.json {
+                context.out.line(submission.job.id.as_str());
+            }
+            jobs.push(submission.job);
         }
-        jobs.push(submission.job);
+        if let (Some(last), 2..) = (jobs.last(), chunk.len()) {
+            client.submitted(last).await?;
+        }
     }
     if args.json {
         let summaries: Vec<Summary> = jobs.iter().map(Summary::of).collect();

@@ -11,6 +11,7 @@ use shared::{
     mutant::{self, Mutant},
     node::NodeRecord,
     queue::Depth,
+    units::Span,
 };
 
 use crate::watch::takeover::Evidence;
@@ -18,10 +19,6 @@ use crate::watch::takeover::Evidence;
 /// A marker of no job is removed when it is so old: the client that made it and never wrote the log
 /// has long given up.
 const ORPHAN: TimeDelta = TimeDelta::hours(1);
-
-/// A message may be missing from the queue only if its marker is so old; before, it may be on its
-/// way. Sending one too many does no harm.
-const RESEND: TimeDelta = TimeDelta::seconds(60);
 
 /// Most messages that one sweep sends again, which keeps its cost constant.
 const MOST_RESENT: usize = 100;
@@ -95,12 +92,13 @@ pub fn held(
 
 /// Which jobs' messages are sent again: where the queue has fewer messages than the sent shelf has
 /// jobs, the oldest, since the queue gives out the oldest first. Twice as many as are missing, since
-/// which ones is not known.
-pub fn lost_messages(sent: &[Aged], depth: &Depth, now: Timestamp) -> Vec<JobId> {
+/// which ones is not known. A message is missed only if its marker is as old as `sweep`, the fleet's
+/// interval; before, it may be on its way. Sending one too many does no harm.
+pub fn lost_messages(sent: &[Aged], depth: &Depth, now: Timestamp, sweep: Span) -> Vec<JobId> {
     let messages = usize::try_from(depth.waiting + depth.in_flight + depth.delayed).unwrap_or(usize::MAX);
     let missing = sent.len().saturating_sub(messages);
     sent.iter()
-        .filter(|marker| age(marker, now) >= RESEND)
+        .filter(|marker| age(marker, now).to_std().is_ok_and(|age| age >= sweep.0))
         .take((missing * 2).min(MOST_RESENT))
         .map(|marker| marker.marker.job.clone())
         .collect()

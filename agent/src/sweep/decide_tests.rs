@@ -98,8 +98,17 @@ fn a_claim_of_a_node_without_a_record_is_ended() {
 fn the_oldest_of_those_without_a_message_are_sent_again() {
     let sent: Vec<Aged> = (0..5).map(|i| sent(i * 10)).collect();
     let depth = |waiting| Depth { waiting, ..Depth::default() };
-    assert_eq!(lost_messages(&sent, &depth(5), at(1000)).len(), 0);
-    assert_eq!(lost_messages(&sent, &depth(4), at(1000)).len(), 2);
-    assert_eq!(lost_messages(&sent, &depth(0), at(1000)).len(), 5);
-    assert_eq!(lost_messages(&sent, &depth(0), at(75)).len(), 2, "the others may be on their way");
+    assert_eq!(lost_messages(&sent, &depth(5), at(1000), Span::secs(60)).len(), 0);
+    assert_eq!(lost_messages(&sent, &depth(4), at(1000), Span::secs(60)).len(), 2);
+    assert_eq!(lost_messages(&sent, &depth(0), at(1000), Span::secs(60)).len(), 5);
+    assert_eq!(
+        lost_messages(&sent, &depth(0), at(75), Span::secs(60)).len(),
+        2,
+        "the others may be on their way"
+    );
+    assert_eq!(
+        lost_messages(&sent, &depth(0), at(41), Span::secs(1)).len(),
+        5,
+        "as the fleet's interval says"
+    );
 }

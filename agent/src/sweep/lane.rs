@@ -99,7 +99,8 @@ async fn messages(
     now: Timestamp,
 ) -> Result<(), SweepError> {
     let mut resent = 0;
-    for id in decide::lost_messages(sent, depth, now) {
+    let sweep = node.fleet.settings().sweep;
+    for id in decide::lost_messages(sent, depth, now, sweep) {
         let Some(job) = node.log.read(&id).await? else { continue };
         if job.is_for_anybody() {
             settle::send(node, &job).await;

@@ -12,7 +12,11 @@ mod resolve;
 mod submit;
 mod tell;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -26,7 +30,7 @@ use crate::{
     clock::{Chance, Clock},
     event::Told,
     fleet::{Fleet, FleetError},
-    id::{JobId, LaneId, NodeId, Timestamp},
+    id::{JobId, LaneId, NodeId, Team, Timestamp},
     index::{Index, Marker},
     job::OnIsolation,
     lane::{Lane, LaneError},
@@ -147,6 +151,8 @@ pub struct Client {
     index: Index,
     clock: Arc<dyn Clock>,
     chance: Chance,
+    /// The windows that were full when a job was last parked behind them.
+    full: Arc<Mutex<BTreeSet<(LaneId, Team)>>>,
 }
 
 impl Client {
@@ -154,7 +160,7 @@ impl Client {
     pub fn new(fleet: Fleet, author: Author, clock: Arc<dyn Clock>, chance: Chance) -> Self {
         let log = Log::new(fleet.store.clone(), clock.clone(), chance.clone(), author);
         let index = Index::new(fleet.store.clone());
-        Self { fleet, log, index, clock, chance }
+        Self { fleet, log, index, clock, chance, full: Arc::default() }
     }
 
     /// The fleet.

@@ -1,9 +1,11 @@
 //! Submitting a job.
 
+use std::sync::PoisonError;
+
 use super::{Client, ClientError, lane_key};
 use crate::{
     event::Told,
-    id::{Attempt, JobId, Seq},
+    id::{Attempt, JobId, LaneId, Seq, Team},
     index::{GRACE, Marker, Shelf, Summary},
     job::JobSpec,
     lane::{Lane, LaneError, Needs},
@@ -21,6 +23,17 @@ pub struct Submission {
     pub new: bool,
 }
 
+/// How a job is submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// By itself.
+    Alone,
+    /// With others that have its needs and its team: one look at the window is enough for all.
+    OneOfMany,
+    /// For this process alone.
+    Local,
+}
+
 impl Client {
     /// Submits a job, under a random id or under a given one. When this returns, the job is in
     /// the store and outlives the loss of any node and of the queue. Submitting the same job
@@ -30,7 +43,34 @@ impl Client {
     /// [`ClientError::IdInUse`] where another job has the id; [`ClientError`] otherwise. After an
     /// error other than that the job may exist, and submitting again under the same id is safe.
     pub async fn submit(&self, spec: JobSpec, id: Option<JobId>) -> Result<Submission, ClientError> {
-        self.submit_as(spec, id, false).await
+        self.submit_as(spec, id, Kind::Alone).await
+    }
+
+    /// Submits one of several jobs with the same needs and team. [`Client::submitted`] must follow, after
+    /// a few of them at the latest: until then those that are parked may wait beside an empty queue.
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub async fn submit_one_of_many(
+        &self,
+        spec: JobSpec,
+        id: Option<JobId>,
+    ) -> Result<Submission, ClientError> {
+        self.submit_as(spec, id, Kind::OneOfMany).await
+    }
+
+    /// Sends what is parked beside this job, and for which there is room by now.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn submitted(&self, job: &Job) -> Result<(), ClientError> {
+        let (lane, team, window) = (&job.lane, &job.spec.team, self.window());
+        let room = window.room(lane, team).await?;
+        self.note_full(lane, team, room == 0);
+        if room > 0 {
+            window.release(lane, team, room).await?;
+        }
+        Ok(())
     }
 
     /// Submits a job that nobody but this process runs, for as long as it lives.
@@ -38,25 +78,27 @@ impl Client {
     /// # Errors
     /// As [`Client::submit`].
     pub async fn submit_local(&self, spec: JobSpec, id: JobId) -> Result<Submission, ClientError> {
-        self.submit_as(spec, Some(id), true).await
+        self.submit_as(spec, Some(id), Kind::Local).await
     }
 
     async fn submit_as(
         &self,
         spec: JobSpec,
         id: Option<JobId>,
-        local: bool,
+        kind: Kind,
     ) -> Result<Submission, ClientError> {
+        let local = kind == Kind::Local;
         let given = id.is_some();
         let id = id.unwrap_or_else(|| self.chance.job_id());
-        if given && let Some(job) = self.log.read(&id).await? {
+        // Almost always there is none: one read then, where a listing is paid for as a write.
+        if given && let Some(job) = self.log.read_on(&id).await? {
             return self.again(job, &spec).await;
         }
         let lane = self.ensure_lane(&spec).await?;
         let (lane_id, team) = (lane.id.clone(), spec.team.clone());
         let window = self.window();
         let sent = Shelf::Sent { lane: lane_id.clone(), team: team.clone() };
-        let shelf = if local || window.room(&lane_id, &team).await? > 0 {
+        let shelf = if local || (!self.was_full(&lane_id, &team) && window.room(&lane_id, &team).await? > 0) {
             sent.clone()
         } else {
             Shelf::Parked { lane: lane_id.clone(), team: team.clone() }
@@ -77,8 +119,8 @@ impl Client {
                 let told = self.tell(&job, &entry).await;
                 if shelf == sent {
                     self.send(&job, told).await?;
-                } else if window.room(&lane_id, &team).await? > 0 {
-                    window.release(&lane_id, &team, 1).await?;
+                } else if kind == Kind::Alone {
+                    self.submitted(&job).await?;
                 }
                 Ok(Submission { job, new: true })
             }
@@ -91,6 +133,23 @@ impl Client {
                 self.again(job, &spec).await
             }
         }
+    }
+
+    /// Whether the team's window was full when a job was last parked behind it. Then the next one is
+    /// parked without a look before: the look after it, which must be made anyway, is enough.
+    fn was_full(&self, lane: &LaneId, team: &Team) -> bool {
+        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        full.contains(&(lane.clone(), team.clone()))
+    }
+
+    fn note_full(&self, lane: &LaneId, team: &Team, is_full: bool) {
+        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = (lane.clone(), team.clone());
+        if is_full {
+            full.insert(window)
+        } else {
+            full.remove(&window)
+        };
     }
 
     /// The same job once more: the message may have been what was missing.

@@ -40,7 +40,7 @@ type Answer = Response<Full<Bytes>>;
 pub struct Faults {
     /// Connections break, those with requests in flight too.
     pub cut: bool,
-    /// Requests are taken and never answered, nor passed on.
+    /// Requests are taken and never answered, nor passed on; those under way are not answered either.
     pub black_hole: bool,
     /// Requests wait that long before they are passed on.
     pub delay: Duration,
@@ -90,9 +90,12 @@ struct State {
     record: Mutex<Record>,
 }
 
+/// A kind of request: its service, its operation, and what it is about.
+pub type Counted = (Service, String, String);
+
 /// What is remembered of a door.
 struct Record {
-    counts: BTreeMap<(Service, String), u64>,
+    counts: BTreeMap<Counted, u64>,
     policy: Option<Value>,
     denied: Vec<Ask>,
     credentials: BTreeSet<(Service, String)>,
@@ -163,6 +166,15 @@ impl Door {
 
     /// Requests so far, by service and operation, refused ones and lost answers included.
     pub fn counts(&self) -> BTreeMap<(Service, String), u64> {
+        let mut counts = BTreeMap::new();
+        for ((service, operation, _), count) in self.topics() {
+            *counts.entry((service, operation)).or_default() += count;
+        }
+        counts
+    }
+
+    /// Requests so far, also by what they are about.
+    pub fn topics(&self) -> BTreeMap<Counted, u64> {
         self.0.record().counts.clone()
     }
 
@@ -209,7 +221,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Answer,
     let asked = Asked::read(&parts, &body);
     let denied = {
         let mut record = state.record();
-        *record.counts.entry((asked.service, asked.operation.clone())).or_default() += 1;
+        *record.counts.entry((asked.service, asked.operation.clone(), asked.topic.clone())).or_default() += 1;
         let key = parts.headers.get(header::AUTHORIZATION).and_then(access_key);
         record.credentials.extend(key.map(|key| (asked.service, key)));
         let policy = record.policy.clone();
@@ -238,10 +250,12 @@ async fn pass(
     body: Bytes,
 ) -> Result<Answer, Cut> {
     let faults = state.weather.borrow().of(asked.service);
+    tokio::time::sleep(faults.delay).await;
+    // A delayed request meets the faults of the time when it is passed on.
+    let faults = state.weather.borrow().of(asked.service);
     if faults.black_hole {
         return std::future::pending().await;
     }
-    tokio::time::sleep(faults.delay).await;
     if let Some(status) = faults.answer {
         return Ok(failure(
             asked.service,
@@ -265,6 +279,11 @@ async fn pass(
     let (mut parts, body) = passed.into_parts();
     let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
     drop(turn);
+    // As do answers: a long poll may have been under way when they were set.
+    let faults = state.weather.borrow().of(asked.service);
+    if faults.black_hole {
+        return std::future::pending().await;
+    }
     if faults.lose > 0.0 && state.record().chance.random_bool(faults.lose) {
         return Err(Cut);
     }

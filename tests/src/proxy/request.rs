@@ -35,6 +35,8 @@ pub struct Asked {
     pub operation: String,
     /// The rights that it needs.
     pub asks: Vec<Ask>,
+    /// What it is about: `index/sent`, `index/sent swept`, `jobs/log`, `nodes`; the queue's name.
+    pub topic: String,
 }
 
 impl Asked {
@@ -59,6 +61,7 @@ fn sqs(target: &str, body: &[u8]) -> Asked {
     let body: Value = serde_json::from_slice(body).expect("SQS is asked in JSON");
     let url = body["QueueUrl"].as_str().and_then(|url| url.rsplit('/').next());
     let queue = url.or(body["QueueName"].as_str()).unwrap_or("*");
+    let topic = queue.to_owned();
     let queue = match queue {
         "*" => queue.to_owned(),
         queue => format!("arn:aws:sqs:us-east-1:000000000000:{queue}"),
@@ -69,7 +72,7 @@ fn sqs(target: &str, body: &[u8]) -> Asked {
     if operation == "CreateQueue" && !body["tags"].is_null() {
         asks.push(ask("sqs:TagQueue", queue));
     }
-    Asked { service: Service::Sqs, operation, asks }
+    Asked { service: Service::Sqs, operation, asks, topic }
 }
 
 fn s3(parts: &Parts, body: &[u8]) -> Asked {
@@ -105,8 +108,31 @@ fn s3(parts: &Parts, body: &[u8]) -> Asked {
         }
         (method, _) => panic!("a request that nobody made before: {method} {}", parts.uri),
     };
-    Asked { service: Service::S3, operation: operation.to_owned(), asks }
+    let prefix = query.get("prefix").map_or("", String::as_str);
+    let topic = if key.is_empty() { topic(prefix, true) } else { topic(&key, false) };
+    Asked { service: Service::S3, operation: operation.to_owned(), asks, topic }
 }
+
+/// Which of a fleet's directories a key is in, whatever the fleet's own prefix.
+fn topic(key: &str, is_list: bool) -> String {
+    let mut parts = key.split('/').skip_while(|part| !DIRECTORIES.contains(part));
+    match (parts.next(), parts.next(), parts.next()) {
+        // A whole shelf, or a lane's of all teams, is looked at by sweeps alone.
+        (Some("index"), Some(shelf), None) => format!("index/{shelf} swept"),
+        (Some("index"), Some("held"), Some(_)) if is_list => "index/held swept".to_owned(),
+        (Some("index"), Some(shelf), Some(_)) if is_list && parts.next().is_none_or(str::is_empty) => {
+            format!("index/{shelf} swept")
+        }
+        (Some("index"), Some(shelf), Some(_)) => format!("index/{shelf}"),
+        (Some("jobs"), _, Some("attempts")) => "jobs/output".to_owned(),
+        (Some("jobs"), _, _) => "jobs/log".to_owned(),
+        (Some(directory), _, _) => directory.to_owned(),
+        (None, _, _) => String::new(),
+    }
+}
+
+/// The first level of a fleet's objects.
+const DIRECTORIES: [&str; 5] = ["fleet", "index", "jobs", "lanes", "nodes"];
 
 /// The keys in the body of a `DeleteObjects`; those of haul need no XML escapes.
 fn keys_of(body: &str) -> Vec<String> {
