@@ -95,7 +95,7 @@ pub struct LaneReport {
 }
 
 /// How many records are fetched at once.
-const PARALLEL: usize = 64;
+const PARALLEL: usize = 256;
 
 impl Client {
     /// All nodes, by name, those that have stopped included.

@@ -12,6 +12,7 @@ mod engine;
 mod fault;
 mod fleet;
 mod host;
+mod long;
 mod machine;
 mod meter;
 mod node;
@@ -33,6 +34,7 @@ mod world;
 use std::{ops::Range, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use shared::units::Span;
 
 /// Runs simulated fleets.
 #[derive(Parser)]
@@ -72,6 +74,14 @@ enum Command {
         #[arg(long, default_value = "0..20", value_parser = seeds)]
         seeds: Range<u64>,
     },
+    /// Jobs that run and wait for longer than the queue keeps or hides a message
+    Long {
+        /// How long they run
+        #[arg(long, default_value = "13h")]
+        runs: Span,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Counts requests and times in fleets of several sizes
     Scale {
         /// How many nodes each fleet has
@@ -108,6 +118,7 @@ fn main() -> ExitCode {
         Command::Replay { seed, mutant, log } => report::replay(seed, mutant.as_deref(), log),
         Command::Crashes { seeds } => report::crashes(seeds),
         Command::Meta { seeds } => report::meta(seeds),
+        Command::Long { runs, seed } => report::long(runs.0, seed),
         Command::Scale { nodes, jobs, seed } => scale::run(&nodes, jobs, seed),
         Command::Mutants { list: true, .. } => report::names(),
         Command::Mutants { seeds, only, .. } => report::mutants(&seeds, only.as_deref()),

@@ -59,6 +59,8 @@ pub enum For {
     Node,
     /// A job.
     Job,
+    /// A job's output.
+    Output,
 }
 
 /// Requests of a stretch of time.
@@ -98,6 +100,7 @@ struct Seen {
 pub struct Meter {
     on: bool,
     counts: Counts,
+    by_clients: u64,
     jobs: HashMap<JobId, Seen>,
     finals: usize,
     waits: Vec<Duration>,
@@ -122,22 +125,29 @@ impl Meter {
 
     /// A request to the store. What is asked for again and again by many is remembered by its key; jobs
     /// have their own keys, which only their own node and clients ask for.
-    pub fn store(&mut self, ask: Ask, key: &str) {
+    pub fn store(&mut self, ask: Ask, key: &str, by_client: bool) {
         if !self.on {
             return;
         }
+        self.by_clients += u64::from(by_client);
         let whom = match key.trim_start_matches("LIST ").split('/').next() {
+            Some("jobs") if key.contains("/attempts/") => For::Output,
             Some("jobs" | "index") => For::Job,
             _ => For::Node,
         };
         *self.counts.all.entry((whom, ask)).or_default() += 1;
-        if whom == For::Job && ask != Ask::List {
+        if whom != For::Node && ask != Ask::List {
             return;
         }
         match self.counts.keys.get_mut(key) {
             Some(count) => *count += 1,
             None => drop(self.counts.keys.insert(key.to_owned(), 1)),
         }
+    }
+
+    /// Requests to the store that clients have made so far.
+    pub fn asked_by_clients(&self) -> u64 {
+        self.by_clients
     }
 
     /// A request to the queue.

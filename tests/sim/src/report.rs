@@ -1,8 +1,12 @@
 //! The commands: what they run, and what they say.
 
-use std::{ops::Range, process::ExitCode, time::Instant};
+use std::{
+    ops::Range,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-use shared::mutant::Mutant;
+use shared::{mutant::Mutant, units::Span};
 
 use crate::{
     host::Edge,
@@ -101,6 +105,17 @@ fn named(name: &str) -> Result<Mutant, String> {
 fn usage(error: &str) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::from(2)
+}
+
+/// `sim long`
+pub fn long(runs: Duration, seed: u64) -> ExitCode {
+    let began = now();
+    let verdict = seed::run(seed, Options { long: Some(runs), ..Options::default() });
+    if verdict.broken.is_some() {
+        return show(&format!("jobs of {}", Span(runs)), &verdict);
+    }
+    println!("jobs of {} passed in {:.1} s", Span(runs), began.elapsed().as_secs_f64());
+    ExitCode::SUCCESS
 }
 
 /// `sim mutants --list`

@@ -7,7 +7,7 @@
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use shared::{
-    client::Client,
+    client::{Client, Filter},
     fleet::Settings,
     id::{NodeId, Team},
     units::Span,
@@ -44,6 +44,14 @@ struct Measured {
     waits: Vec<Duration>,
     failovers: Vec<Duration>,
     wrong: usize,
+    jobs_listed: Listing,
+    nodes_listed: Listing,
+}
+
+/// What a listing took.
+struct Listing {
+    time: Duration,
+    requests: u64,
 }
 
 /// `sim scale`
@@ -130,8 +138,23 @@ async fn measure(nodes: usize, jobs: usize, seed: u64) -> Measured {
     let (busy, waits, failovers) = (meter.take_counts(), meter.waits().to_vec(), meter.failovers().to_vec());
     let wrong = meter.wrong();
     drop(meter);
+    let jobs_listed = listing(&world, async {
+        // As `haul ps` does on a terminal.
+        let filter = Filter { done_days: Some(1), limit: Some(200), ..Filter::all() };
+        assert_eq!(clients[0].page(&filter).await.expect("listed").jobs.len(), 200.min(jobs));
+    })
+    .await;
+    let nodes_listed =
+        listing(&world, async { assert_eq!(clients[0].nodes().await.expect("listed").len(), nodes) }).await;
     world.end();
-    Measured { nodes, jobs, idle, busy, took, waits, failovers, wrong }
+    Measured { nodes, jobs, idle, busy, took, waits, failovers, wrong, jobs_listed, nodes_listed }
+}
+
+/// The time is all virtual: what requests wait for, one after the other.
+async fn listing(world: &World, list: impl Future<Output = ()>) -> Listing {
+    let (began, before) = (world.elapsed(), world.meter().asked_by_clients());
+    list.await;
+    Listing { time: world.elapsed() - began, requests: world.meter().asked_by_clients() - before }
 }
 
 async fn submit(world: &World, clients: &[Client], gpus: u32) {
@@ -149,13 +172,15 @@ fn tell(fleets: &[Measured]) {
         |what: &str, value: &dyn Fn(&Measured) -> f64| Row(what.into(), fleets.iter().map(value).collect());
     let mut rows = Vec::new();
     for ask in Ask::ALL {
-        let what = format!("{} a job", ask.name());
+        let what = format!("{} a job, output aside", ask.name());
         rows.push(each(&what, &|fleet| fleet.busy.of(For::Job, ask) as f64 / fleet.jobs as f64));
     }
     let price = |counts: &Counts, whom| -> f64 {
         Ask::ALL.iter().map(|ask| counts.of(whom, *ask) as f64 * ask.price() / 1e6).sum()
     };
-    rows.push(each("US$ for 1,000 jobs", &|fleet| price(&fleet.busy, For::Job) * 1e3 / fleet.jobs as f64));
+    rows.push(each("US$ for 1,000 jobs, output of one line each included", &|fleet| {
+        (price(&fleet.busy, For::Job) + price(&fleet.busy, For::Output)) * 1e3 / fleet.jobs as f64
+    }));
     let hours = |fleet: &Measured, time: Duration| fleet.nodes as f64 * time.as_secs_f64() / 3600.0;
     for ask in Ask::ALL {
         let what = format!("{} an idle node-hour", ask.name());
@@ -171,6 +196,10 @@ fn tell(fleets: &[Measured]) {
     rows.push(each("seconds from submit to claim, p95", &|fleet| at(&fleet.waits, 0.95)));
     rows.push(each("seconds from death to next claim, median", &|fleet| at(&fleet.failovers, 0.5)));
     rows.push(each("seconds from death to next claim, longest", &|fleet| at(&fleet.failovers, 1.0)));
+    rows.push(each("seconds for `haul ps`", &|fleet| fleet.jobs_listed.time.as_secs_f64()));
+    rows.push(each("requests for `haul ps`", &|fleet| fleet.jobs_listed.requests as f64));
+    rows.push(each("seconds for `haul nodes`", &|fleet| fleet.nodes_listed.time.as_secs_f64()));
+    rows.push(each("requests for `haul nodes`", &|fleet| fleet.nodes_listed.requests as f64));
     rows.push(each("requests a second for the hottest key", &|fleet| {
         fleet.busy.hottest().1 as f64 / fleet.took.as_secs_f64()
     }));

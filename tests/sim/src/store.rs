@@ -149,7 +149,7 @@ impl SimStore {
     }
 
     fn counts(&self, ask: Ask, key: &str) {
-        self.objects.world.meter().store(ask, key);
+        self.objects.world.meter().store(ask, key, self.link.host.name.starts_with("desk"));
     }
 
     async fn page(&self, prefix: String, after: Option<String>) -> Result<Vec<ObjectMeta>> {
