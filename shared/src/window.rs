@@ -2,7 +2,8 @@
 //!
 //! A team has at most `window` messages in a lane's queue; its further jobs are parked in the store,
 //! and each claim of one of its jobs sends its oldest parked one. So a team with one job waits behind
-//! a window of another's at most, never behind its thousand.
+//! a window of another's at most, never behind its thousand. (Claims that are under way at the same
+//! moment may make it a few more; every eighth claim looks, and leaves the place free then.)
 //!
 //! The count is of the markers on the sent shelf. A submit that finds the window full parks the job
 //! *and then* looks once more; a claim takes its job from the sent shelf *and then* looks for parked
@@ -38,6 +39,9 @@ pub enum WindowError {
     Queue(#[from] QueueError),
 }
 
+/// How often a claim looks whether the window is full: a listing, which is paid for as a write.
+const LOOK: f64 = 0.125;
+
 /// The windows of a fleet.
 pub struct Window {
     fleet: Fleet,
@@ -60,6 +64,28 @@ impl Window {
     pub async fn room(&self, lane: &LaneId, team: &Team) -> Result<usize, StoreError> {
         let sent = self.index.shelf(Waits::Sent, lane, Some(team)).await?.len();
         Ok((self.fleet.settings().window as usize).saturating_sub(sent))
+    }
+
+    /// How many more of a team's jobs are to be sent beside claims that are under way: each of those is
+    /// about to send one. So one place is left to them, where there is more than one.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn spare_room(&self, lane: &LaneId, team: &Team) -> Result<usize, StoreError> {
+        let room = self.room(lane, team).await?;
+        Ok(if self.fleet.settings().window > 1 { room.saturating_sub(1) } else { room })
+    }
+
+    /// The place that a claim has left is taken by the team's next parked job. Now and then it is left
+    /// free if the window is full all the same: several that send at once may have sent too many.
+    ///
+    /// # Errors
+    /// [`WindowError`]
+    pub async fn follow(&self, lane: &LaneId, team: &Team) -> Result<usize, WindowError> {
+        if self.chance.happens(LOOK) && self.room(lane, team).await? == 0 {
+            return Ok(0);
+        }
+        self.release(lane, team, 1).await
     }
 
     /// Sends up to so many of a team's parked jobs, the oldest first; of more than a thousand, the

@@ -224,7 +224,7 @@ async fn claim(
 
 /// The team's next parked job takes the place that this one has left in the lane's queue.
 async fn release(node: &Node, job: &Job) {
-    if let Err(error) = node.window().release(&job.lane, &job.spec.team, 1).await {
+    if let Err(error) = node.window().follow(&job.lane, &job.spec.team).await {
         tracing::debug!(error = %Chain(&error), "the team's next job is left to the sweep");
     }
 }

@@ -65,7 +65,7 @@ impl Client {
     /// [`ClientError`]
     pub async fn submitted(&self, job: &Job) -> Result<(), ClientError> {
         let (lane, team, window) = (&job.lane, &job.spec.team, self.window());
-        let room = window.room(lane, team).await?;
+        let room = window.spare_room(lane, team).await?;
         self.note_full(lane, team, room == 0);
         if room > 0 {
             window.release(lane, team, room).await?;
@@ -98,11 +98,12 @@ impl Client {
         let (lane_id, team) = (lane.id.clone(), spec.team.clone());
         let window = self.window();
         let sent = Shelf::Sent { lane: lane_id.clone(), team: team.clone() };
-        let shelf = if local || (!self.was_full(&lane_id, &team) && window.room(&lane_id, &team).await? > 0) {
-            sent.clone()
-        } else {
-            Shelf::Parked { lane: lane_id.clone(), team: team.clone() }
-        };
+        let shelf =
+            if local || (!self.was_full(&lane_id, &team) && window.spare_room(&lane_id, &team).await? > 0) {
+                sent.clone()
+            } else {
+                Shelf::Parked { lane: lane_id.clone(), team: team.clone() }
+            };
         let marker = Marker { shelf: shelf.clone(), job: id.clone(), round: Attempt::FIRST };
         let began = self.clock.elapsed();
         let summary = self.first_summary(&id, &spec, &lane);

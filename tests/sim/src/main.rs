@@ -6,13 +6,13 @@
 //! [`watch`] sees everything and says when an invariant is broken; [`rest`] looks at the end.
 
 mod bell;
+mod calm;
 mod client;
 mod clock;
 mod engine;
 mod fault;
 mod fleet;
 mod host;
-mod long;
 mod machine;
 mod meter;
 mod node;
@@ -35,6 +35,8 @@ use std::{ops::Range, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use shared::units::Span;
+
+use crate::calm::Calm;
 
 /// Runs simulated fleets.
 #[derive(Parser)]
@@ -82,6 +84,11 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// One team's job behind a thousand of another
+    Turns {
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Counts requests and times in fleets of several sizes
     Scale {
         /// How many nodes each fleet has
@@ -118,7 +125,8 @@ fn main() -> ExitCode {
         Command::Replay { seed, mutant, log } => report::replay(seed, mutant.as_deref(), log),
         Command::Crashes { seeds } => report::crashes(seeds),
         Command::Meta { seeds } => report::meta(seeds),
-        Command::Long { runs, seed } => report::long(runs.0, seed),
+        Command::Long { runs, seed } => report::calm(&format!("jobs of {runs}"), Calm::Long(runs.0), seed),
+        Command::Turns { seed } => report::calm("a job behind a thousand", Calm::Turns, seed),
         Command::Scale { nodes, jobs, seed } => scale::run(&nodes, jobs, seed),
         Command::Mutants { list: true, .. } => report::names(),
         Command::Mutants { seeds, only, .. } => report::mutants(&seeds, only.as_deref()),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use shared::{
-    id::{JobId, NodeId},
+    id::{JobId, LaneId, NodeId},
     log::{Entry, Event, Next},
 };
 
@@ -87,6 +87,7 @@ impl Counts {
 /// One job's times.
 #[derive(Debug, Default)]
 struct Seen {
+    lane: Option<LaneId>,
     submitted: Duration,
     claimed: Option<Duration>,
     holder: Option<NodeId>,
@@ -103,7 +104,7 @@ pub struct Meter {
     by_clients: u64,
     jobs: HashMap<JobId, Seen>,
     finals: usize,
-    waits: Vec<Duration>,
+    waits: BTreeMap<LaneId, Vec<Duration>>,
     failovers: Vec<Duration>,
 }
 
@@ -166,11 +167,12 @@ impl Meter {
         };
         let seen = self.jobs.entry(id).or_default();
         match entry.event {
-            Event::Submitted(_) => seen.submitted = now,
+            Event::Submitted(submitted) => (seen.submitted, seen.lane) = (now, Some(submitted.lane)),
             Event::Claimed(claimed) => {
                 if seen.claimed.is_none() {
                     seen.claimed = Some(now);
-                    self.waits.push(now - seen.submitted);
+                    let lane = seen.lane.clone().expect("submitted before");
+                    self.waits.entry(lane).or_default().push(now - seen.submitted);
                 }
                 if let Some(died) = seen.bereaved.take() {
                     self.failovers.push(now - died);
@@ -204,8 +206,8 @@ impl Meter {
         self.jobs.values().filter(|seen| seen.finals != 1).count()
     }
 
-    /// How long jobs waited for their first claim.
-    pub fn waits(&self) -> &[Duration] {
+    /// How long each lane's jobs waited for their first claim.
+    pub fn waits(&self) -> &BTreeMap<LaneId, Vec<Duration>> {
         &self.waits
     }
 

@@ -1,14 +1,11 @@
 //! The commands: what they run, and what they say.
 
-use std::{
-    ops::Range,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{ops::Range, process::ExitCode, time::Instant};
 
-use shared::{mutant::Mutant, units::Span};
+use shared::mutant::Mutant;
 
 use crate::{
+    calm::Calm,
     host::Edge,
     pool::{self, Found, cores},
     scenario::Place,
@@ -107,14 +104,14 @@ fn usage(error: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// `sim long`
-pub fn long(runs: Duration, seed: u64) -> ExitCode {
+/// `sim long`, `sim turns`
+pub fn calm(what: &str, calm: Calm, seed: u64) -> ExitCode {
     let began = now();
-    let verdict = seed::run(seed, Options { long: Some(runs), ..Options::default() });
+    let verdict = seed::run(seed, Options { calm: Some(calm), ..Options::default() });
     if verdict.broken.is_some() {
-        return show(&format!("jobs of {}", Span(runs)), &verdict);
+        return show(what, &verdict);
     }
-    println!("jobs of {} passed in {:.1} s", Span(runs), began.elapsed().as_secs_f64());
+    println!("{what}: passed in {:.1} s", began.elapsed().as_secs_f64());
     ExitCode::SUCCESS
 }
 

@@ -4,12 +4,12 @@
 //! Each fleet is started, left alone for a while, and then given jobs for seven tenths of its GPUs.
 //! Agents, clients and all between them are the shipped ones; a request takes 4 to 60 ms.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 
 use shared::{
     client::{Client, Filter},
     fleet::Settings,
-    id::{NodeId, Team},
+    id::{LaneId, NodeId, Team},
     units::Span,
 };
 
@@ -41,7 +41,7 @@ struct Measured {
     busy: Counts,
     /// How long the jobs took.
     took: Duration,
-    waits: Vec<Duration>,
+    waits: BTreeMap<LaneId, Vec<Duration>>,
     failovers: Vec<Duration>,
     wrong: usize,
     jobs_listed: Listing,
@@ -135,7 +135,7 @@ async fn measure(nodes: usize, jobs: usize, seed: u64) -> Measured {
     }
     let took = world.elapsed() - began;
     let mut meter = world.meter();
-    let (busy, waits, failovers) = (meter.take_counts(), meter.waits().to_vec(), meter.failovers().to_vec());
+    let (busy, waits, failovers) = (meter.take_counts(), meter.waits().clone(), meter.failovers().to_vec());
     let wrong = meter.wrong();
     drop(meter);
     let jobs_listed = listing(&world, async {
@@ -192,8 +192,12 @@ fn tell(fleets: &[Measured]) {
     rows.push(each("US$ for 1,000 idle node-hours", &|fleet| {
         (price(&fleet.idle, For::Node) + price(&fleet.idle, For::Job)) * 1e3 / hours(fleet, IDLE)
     }));
-    rows.push(each("seconds from submit to claim, median", &|fleet| at(&fleet.waits, 0.5)));
-    rows.push(each("seconds from submit to claim, p95", &|fleet| at(&fleet.waits, 0.95)));
+    for lane in fleets[0].waits.keys() {
+        for (name, share) in [("median", 0.5), ("p95", 0.95)] {
+            let what = format!("seconds from submit to claim, {lane}, {name}");
+            rows.push(each(&what, &|fleet| fleet.waits.get(lane).map_or(f64::NAN, |waits| at(waits, share))));
+        }
+    }
     rows.push(each("seconds from death to next claim, median", &|fleet| at(&fleet.failovers, 0.5)));
     rows.push(each("seconds from death to next claim, longest", &|fleet| at(&fleet.failovers, 1.0)));
     rows.push(each("seconds for `haul ps`", &|fleet| fleet.jobs_listed.time.as_secs_f64()));

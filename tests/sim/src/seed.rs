@@ -1,12 +1,12 @@
 //! One seed's run: a runtime of its own with paused time, which moves on only when nothing else
 //! can, and a verdict.
 
-use std::{cell::RefCell, sync::Once, time::Duration};
+use std::{cell::RefCell, sync::Once};
 
 use shared::mutant::{self, Mutant};
 
 use crate::{
-    long,
+    calm::{self, Calm},
     scenario::{self, Place},
     world::World,
 };
@@ -33,8 +33,8 @@ pub struct Options {
     pub mutant: Option<Mutant>,
     /// `Some` for a run in which nothing goes wrong, but a crash at this place if one is given.
     pub place: Option<Option<Place>>,
-    /// `Some` for a run in which jobs of this length run and nothing goes wrong.
-    pub long: Option<Duration>,
+    /// `Some` for a run in which nothing goes wrong at all.
+    pub calm: Option<Calm>,
     /// Print the trace as it comes.
     pub shown: bool,
 }
@@ -64,9 +64,9 @@ pub fn run(seed: u64, options: Options) -> Verdict {
     let runtime = runtime.expect("a runtime without I/O");
     let (world, effects) = runtime.block_on(async {
         let world = World::new(seed, options.shown);
-        let effects = match options.long {
-            Some(runs) => {
-                long::run(&world, runs).await;
+        let effects = match options.calm {
+            Some(calm) => {
+                calm::run(&world, calm).await;
                 0
             }
             None => scenario::run(&world, options.place).await,

@@ -1,0 +1,139 @@
+//! Runs in which nothing goes wrong, and what haul promises for them.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::{
+    fleet::Settings,
+    id::{Attempt, JobId, Team},
+    units::Span,
+};
+
+use crate::{
+    client::{Desk, Wish},
+    fleet::Fleet,
+    node::{Server, Services},
+    rest,
+    script::Script,
+    watch::Seen,
+    world::World,
+};
+
+/// What is to be seen.
+#[derive(Debug, Clone, Copy)]
+pub enum Calm {
+    /// Jobs that run and wait for longer than the queue's limits allow a message to be hidden (12 hours)
+    /// or kept (14 days). No attempt may be lost, no job run twice.
+    Long(Duration),
+    /// One team's job behind a thousand of another: it is claimed within the next `window` claims.
+    Turns,
+}
+
+/// How many jobs run at once, which is all that the hosts' GPUs allow, and how many wait meanwhile: in
+/// the queue, and parked behind the window.
+const RUNNING: usize = 4;
+const WAITING: usize = 6;
+
+/// How many jobs the other team has.
+const CROWD: usize = 1000;
+
+struct Site {
+    world: World,
+    fleet: Arc<Fleet>,
+    desk: Arc<Desk>,
+}
+
+/// Runs it to its end.
+pub async fn run(world: &World, calm: Calm) {
+    match calm {
+        Calm::Long(runs) => Site::new(world, 2, 2).long(runs).await,
+        // One GPU, so that one claim comes after the other.
+        Calm::Turns => Site::new(world, 1, 8).turns().await,
+    }
+    world.end();
+}
+
+impl Site {
+    fn new(world: &World, gpus: u32, window: u32) -> Self {
+        let settings = Settings {
+            beat: Span::secs(15),
+            lane_refresh: Span::secs(15),
+            window,
+            inbox: true,
+            ..Settings::embedded(None)
+        };
+        let services = Services::new(world, settings);
+        let server = |at| Server::new(&format!("node{at}"), &services, gpus, chrono::TimeDelta::zero(), 0.0);
+        let nodes: Vec<Arc<Server>> = (0..gpus).map(server).collect();
+        let fleet = Fleet::new(services.clone(), nodes);
+        Self { world: world.clone(), fleet, desk: Desk::new("desk", &services) }
+    }
+
+    async fn submit(&self, id: &str, team: &str, runs: Duration) {
+        let mut spec = Script { runs, exit: 0, lines: 3, deaf: false }.job();
+        spec.resources.gpus = 1;
+        spec.team = Team::new(team).expect("a team");
+        let id = JobId::new(id).expect("an id");
+        self.desk.fulfil(Wish::Submit(id, Box::new(spec))).await;
+    }
+
+    fn breaks(&self, what: String) {
+        self.world.watch().breaks(&self.world, what);
+    }
+
+    /// Waits until everything is done, and looks at it.
+    async fn rest(&self, until: Duration) {
+        while self.world.watch().broken().is_none() {
+            let Some(why) = rest::unrest(&self.fleet) else { break };
+            if self.world.elapsed() > until {
+                return self.breaks(format!("(1) not at rest after {until:?}: {why}"));
+            }
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            self.fleet.check();
+        }
+        rest::check(&self.fleet, &self.desk.client()).await;
+    }
+
+    async fn long(&self, runs: Duration) {
+        for number in 0..RUNNING + WAITING {
+            let runs = if number < RUNNING { runs } else { Duration::from_secs(10) };
+            self.submit(&format!("job{number}"), "a", runs).await;
+            // In this order, so that the long ones come first.
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        self.rest(runs + Duration::from_secs(3600)).await;
+        let again = {
+            let watch = self.world.watch();
+            let first =
+                |seen: &Seen| seen.job.as_ref().is_some_and(|job| job.attempt == Some(Attempt::FIRST));
+            watch.jobs.iter().find(|(_, seen)| !first(seen)).map(|(id, _)| id.clone())
+        };
+        if let Some(id) = again {
+            self.breaks(format!("(1) {id} has not ended in its first attempt"));
+        }
+    }
+
+    async fn turns(&self) {
+        let runs = Duration::from_secs(10);
+        for number in 0..CROWD {
+            self.submit(&format!("crowd{number}"), "crowd", runs).await;
+        }
+        let claimed = || self.world.watch().jobs.values().filter(|seen| has_begun(seen)).count();
+        self.submit("single", "single", runs).await;
+        let before = claimed();
+        let single = JobId::new("single").expect("an id");
+        while !self.world.watch().jobs.get(&single).is_some_and(has_begun) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let others = (claimed() - before).saturating_sub(1);
+        let window = self.fleet.services.settings.window as usize;
+        self.world.note("turns", format!("{before} were claimed before, {others} while it waited"));
+        if before > CROWD / 2 || others > window {
+            self.breaks(format!("(1) {others} of the other team's jobs went before, {before} even earlier"));
+        }
+        self.rest(self.world.elapsed() + runs * 2 * CROWD as u32).await;
+    }
+}
+
+fn has_begun(seen: &Seen) -> bool {
+    seen.job.as_ref().is_some_and(|job| job.attempt.is_some())
+}
