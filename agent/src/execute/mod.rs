@@ -108,7 +108,7 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>,
         Err(Lost) => {
             tracing::warn!("the job was taken over by another node; its container here is removed");
             insist("the container's removal", || node.engine.remove(&name)).await;
-            settle::leave(&node, &run.job, attempt).await;
+            settle::hand_over(&node, &run.job.id, attempt).await;
         }
     }
     node.ledger.give_back(&run.job.id);

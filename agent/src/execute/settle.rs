@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use shared::{
-    id::{Attempt, Timestamp},
+    id::{Attempt, JobId, Timestamp},
     index::Marker,
     log::{Job, Phase, State},
     message::Message,
@@ -47,6 +47,23 @@ pub async fn settle_from(node: &Node, job: &Job, held: &Marker) {
     insist("the job's marker", || node.index.add(job)).await;
     insist("the job's marker", || node.index.remove(held)).await;
     send(node, job).await;
+}
+
+/// Leaves a job that another node has taken from this one. That node may have died, or not have learnt that
+/// its entry was written, before it put the job where its log says that it is: this node's marker may
+/// be the last that tells of it.
+pub async fn hand_over(node: &Node, id: &JobId, attempt: Attempt) {
+    let Some(job) = insist("the job's log", || node.log.read(id)).await else { return };
+    match &job.state {
+        // Whoever holds it has made its own marker before.
+        State::Held(_) => {}
+        State::Done { .. } => insist("the job's marker", || node.index.add(&job)).await,
+        State::Queued { .. } => {
+            insist("the job's marker", || node.index.add(&job)).await;
+            send(node, &job).await;
+        }
+    }
+    leave(node, &job, attempt).await;
 }
 
 /// Takes an attempt from this node's shelf, unless it is still held here.
