@@ -4,14 +4,9 @@
 //! An event's time is when the engine had done it, so a start is a little earlier than its event and
 //! so is a pause. [`Timeline::closest`] says how far apart they were.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-
-use crate::wall_clock;
 
 /// What happened to a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,18 +116,9 @@ impl Timeline {
         running
     }
 
-    /// Whether one of these jobs has been running on a node for less than this, up to now.
-    pub fn has_fresh(&self, node: &str, jobs: &[String], most: Duration) -> bool {
-        let now =
-            u128::from(wall_clock().timestamp_nanos_opt().and_then(|at| u64::try_from(at).ok()).unwrap_or(0));
-        let running = self.running_on(node);
-        self.0.iter().any(|event| {
-            event.change == Change::Start
-                && event.node == node
-                && running.contains(&event.job)
-                && jobs.contains(&event.job)
-                && now.saturating_sub(u128::from(event.at)) < most.as_nanos()
-        })
+    /// Whether a job was ever started.
+    pub fn has_started(&self, job: &str) -> bool {
+        self.0.iter().any(|event| event.job == job && event.change == Change::Start)
     }
 
     /// What must never be: two unfrozen containers of a job, one GPU in two containers, a second

@@ -1,11 +1,12 @@
 //! Nodes that die, stop and come back: their jobs go on, once, and no two copies run at a time.
 
 use rustix::process::Signal;
+use serde_json::json;
 use shared::{fleet::Settings, units::Span};
 use tests::{
     Agent, World,
     engine::{ask, signal},
-    eventually,
+    eventually, wall_clock,
 };
 
 /// Beats and a lease short enough to wait for.
@@ -96,6 +97,35 @@ fn a_stopped_agent_that_was_not_replaced_thaws_and_loses_nothing() {
     world.until(&id, "succeeded");
     assert_eq!(world.events(&id, "resumed").len(), 1);
     assert_eq!(world.events(&id, "claimed").len(), 1);
+    assert_eq!(world.run(["logs", &id]).ok(), "done\n");
+    drop(guard);
+}
+
+/// Writes into a job's log that another node has taken it over, and does nothing else: that node dies then.
+fn take_over_and_die(world: &World, id: &str) {
+    let seq = world.history(id).len();
+    let entry = json!({
+        "v": 1, "seq": seq, "at": wall_clock(), "nonce": "takenoverthen",
+        "author": { "node": { "name": "b", "incarnation": "diedafterwards" } },
+        "event": { "kind": "ended", "attempt": 1, "outcome": "node_lost", "next": { "requeue": {} } },
+    });
+    let log = world.path("fleet/jobs").join(id).join("log");
+    std::fs::write(log.join(format!("{seq:010}.json")), entry.to_string()).expect("written");
+}
+
+#[test]
+fn a_job_whose_new_node_died_half_way_is_put_back_by_the_old_one() {
+    let world = world();
+    let a = Agent::start(&world, "a", &[]);
+    let guard = a.guard();
+    let id = world.submit(&[], JOB);
+    world.until(&id, "running");
+    signal(a.pid(), Signal::STOP);
+    until_paused(&id);
+    take_over_and_die(&world, &id);
+    signal(a.pid(), Signal::CONT);
+    world.until(&id, "succeeded");
+    assert_eq!(world.events(&id, "claimed").len(), 2);
     assert_eq!(world.run(["logs", &id]).ok(), "done\n");
     drop(guard);
 }
