@@ -134,10 +134,10 @@ async fn measure(nodes: usize, jobs: usize, seed: u64) -> Measured {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let took = world.elapsed() - began;
-    let mut meter = world.meter();
-    let (busy, waits, failovers) = (meter.take_counts(), meter.waits().clone(), meter.failovers().to_vec());
-    let wrong = meter.wrong();
-    drop(meter);
+    let (busy, waits, failovers, wrong) = {
+        let mut meter = world.meter();
+        (meter.take_counts(), meter.waits().clone(), meter.failovers().to_vec(), meter.wrong())
+    };
     let jobs_listed = listing(&world, async {
         // As `haul ps` does on a terminal.
         let filter = Filter { done_days: Some(1), limit: Some(200), ..Filter::all() };
