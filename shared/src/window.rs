@@ -66,8 +66,9 @@ impl Window {
         Ok((self.fleet.settings().window as usize).saturating_sub(sent))
     }
 
-    /// How many more of a team's jobs are to be sent beside claims that are under way: each of those is
-    /// about to send one. So one place is left to them, where there is more than one.
+    /// How many more of a team's jobs are to be sent beside a claim that is under way, which is about to
+    /// send one. So one place is left, where there is more than one: what is sent already will be claimed,
+    /// and that claim looks for what was parked meanwhile.
     ///
     /// # Errors
     /// [`StoreError`]

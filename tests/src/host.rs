@@ -2,12 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::{
-    Agent, Cloud,
-    agent::Guard,
-    engine::signal,
-    proxy::{Door, Faults, Service},
-};
+use crate::{Agent, Cloud, agent::Guard, engine::signal, proxy::Door};
 
 /// A host that runs.
 pub struct Host<'c> {
@@ -33,19 +28,12 @@ impl<'c> Host<'c> {
         Self { name: name.to_owned(), agent, door, _guard: guard }
     }
 
-    /// Sets the faults between it and both services.
-    pub fn faults(&self, faults: Faults) {
-        for service in [Service::S3, Service::Sqs] {
-            self.door.set(service, faults);
-        }
-    }
-
-    /// SIGSTOP: all of it stands still, as on a host that is suspended.
+    /// SIGSTOP: its agent stands still, and its guard does not.
     pub fn suspend(&self) {
         signal(self.agent.pid(), Signal::STOP);
     }
 
-    /// SIGCONT: it goes on as if nothing had been.
+    /// SIGCONT: its agent goes on as if nothing had been.
     pub fn resume(&self) {
         signal(self.agent.pid(), Signal::CONT);
     }

@@ -5,6 +5,7 @@ use serde_json::json;
 use shared::{fleet::Settings, units::Span};
 use tests::{
     Agent, World,
+    agent::Guard,
     engine::{ask, signal},
     eventually, wall_clock,
 };
@@ -33,6 +34,17 @@ fn until_paused(job: &str) {
     eventually("its container is frozen", || {
         containers(job).iter().any(|(_, state)| state == "paused").then_some(())
     });
+}
+
+/// A node whose agent was stopped while it ran a job, which its guard has frozen.
+fn stopped(world: &World) -> (Agent<'_>, Guard, String) {
+    let a = Agent::start(world, "a", &[]);
+    let guard = a.guard();
+    let id = world.submit(&[], JOB);
+    world.until(&id, "running");
+    signal(a.pid(), Signal::STOP);
+    until_paused(&id);
+    (a, guard, id)
 }
 
 /// Runs for some seconds, counted by its own steps: a frozen one makes none.
@@ -86,12 +98,7 @@ fn a_stopped_agent_that_was_replaced_removes_its_container_and_says_so() {
 #[test]
 fn a_stopped_agent_that_was_not_replaced_thaws_and_loses_nothing() {
     let world = world();
-    let a = Agent::start(&world, "a", &[]);
-    let guard = a.guard();
-    let id = world.submit(&[], JOB);
-    world.until(&id, "running");
-    signal(a.pid(), Signal::STOP);
-    until_paused(&id);
+    let (a, guard, id) = stopped(&world);
     eventually("it is shown as frozen", || (world.state(&id) == "frozen").then_some(()));
     signal(a.pid(), Signal::CONT);
     world.until(&id, "succeeded");
@@ -116,12 +123,7 @@ fn take_over_and_die(world: &World, id: &str) {
 #[test]
 fn a_job_whose_new_node_died_half_way_is_put_back_by_the_old_one() {
     let world = world();
-    let a = Agent::start(&world, "a", &[]);
-    let guard = a.guard();
-    let id = world.submit(&[], JOB);
-    world.until(&id, "running");
-    signal(a.pid(), Signal::STOP);
-    until_paused(&id);
+    let (a, guard, id) = stopped(&world);
     take_over_and_die(&world, &id);
     signal(a.pid(), Signal::CONT);
     world.until(&id, "succeeded");

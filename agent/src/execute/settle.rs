@@ -19,13 +19,14 @@ use crate::{node::Node, patience::insist};
 /// The longest delay that every queue can hold a message for (SQS: 15 minutes).
 const LONGEST_DELAY: Duration = Duration::from_secs(900);
 
-/// Moves a job that this node held to where its log says that it is.
+/// Moves a job that this node held to where its log says that it is. It may have got there without this
+/// node, in another's attempt.
 pub async fn settle(node: &Node, job: &Job, attempt: Attempt) {
     if mutant::is_on(Mutant::MarkerGap) {
         leave(node, job, attempt).await;
     }
     match &job.state {
-        State::Done { phase: Phase::Succeeded, .. } => {
+        State::Done { phase: Phase::Succeeded, .. } if job.attempt == Some(attempt) => {
             if let Err(error) = node.outputs.link_latest(&job.id, attempt).await {
                 tracing::warn!(error, "the link to the latest output is missing");
             }
@@ -49,14 +50,13 @@ pub async fn settle_from(node: &Node, job: &Job, held: &Marker) {
     send(node, job).await;
 }
 
-/// Takes from this node's shelf an attempt that was taken over. Whoever did that may have died before
-/// it marked where the job went, so that is made sure of first.
+/// Leaves a job that another node has taken from this one. That node may have died, or not have learnt
+/// that its entry was written, before it put the job where its log says that it is: this node's marker
+/// may be the last that tells of it.
 pub async fn give_up(node: &Node, id: &JobId, attempt: Attempt) {
-    let Some(job) = insist("the job's log", || node.log.read(id)).await else { return };
-    if !matches!(job.state, State::Held(_)) {
-        insist("the job's marker", || node.index.add(&job)).await;
+    if let Some(job) = insist("the job's log", || node.log.read(id)).await {
+        settle(node, &job, attempt).await;
     }
-    leave(node, &job, attempt).await;
 }
 
 /// Takes an attempt from this node's shelf, unless it is still held here.

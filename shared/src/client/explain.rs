@@ -94,7 +94,7 @@ pub struct LaneReport {
     pub never: Vec<NodeFit>,
 }
 
-/// How many records are fetched at once.
+/// How many records are fetched at once: ten thousand take some forty requests one after the other.
 const PARALLEL: usize = 256;
 
 impl Client {

@@ -8,7 +8,8 @@ use crate::{
     store::{Listed, PAGE, StoreError},
 };
 
-fn aged(listed: &[Listed]) -> Vec<Aged> {
+/// The markers among what was listed. A key that is none is somebody else's.
+pub(super) fn aged(listed: &[Listed]) -> Vec<Aged> {
     let read = |object: &Listed| Some(Aged { marker: Shelf::read(&object.key)?, modified: object.modified });
     listed.iter().filter_map(read).collect()
 }

@@ -161,10 +161,9 @@ pub struct Index {
 /// How many markers are fetched at once.
 const PARALLEL: usize = 32;
 
-/// The markers among what was listed, oldest first. A key that is none is somebody else's.
+/// The markers among what was listed, oldest first.
 fn by_age(listed: &[Listed]) -> Vec<Aged> {
-    let aged = |object: &Listed| Some(Aged { marker: Shelf::read(&object.key)?, modified: object.modified });
-    let mut markers: Vec<Aged> = listed.iter().filter_map(aged).collect();
+    let mut markers = many::aged(listed);
     markers.sort_by(|a, b| (a.modified, &a.marker).cmp(&(b.modified, &b.marker)));
     markers
 }

@@ -28,9 +28,13 @@ pub enum Calm {
     Turns,
 }
 
-/// How many jobs run at once, which is all that the hosts' GPUs allow, and how many wait meanwhile: in
-/// the queue, and parked behind the window.
-const RUNNING: usize = 4;
+/// Where long jobs run.
+const HOSTS: usize = 2;
+const GPUS: u32 = 2;
+
+/// How many run at once, which is all that the hosts' GPUs allow, and how many wait meanwhile: in the
+/// queue, and parked behind the window.
+const RUNNING: usize = HOSTS * GPUS as usize;
 const WAITING: usize = 6;
 
 /// How many jobs the other team has.
@@ -45,15 +49,16 @@ struct Site {
 /// Runs it to its end.
 pub async fn run(world: &World, calm: Calm) {
     match calm {
-        Calm::Long(runs) => Site::new(world, 2, 2).long(runs).await,
+        Calm::Long(runs) => Site::new(world, HOSTS, GPUS, 2).long(runs).await,
         // One GPU, so that one claim comes after the other.
-        Calm::Turns => Site::new(world, 1, 8).turns().await,
+        Calm::Turns => Site::new(world, 1, 1, 8).turns().await,
     }
     world.end();
 }
 
 impl Site {
-    fn new(world: &World, gpus: u32, window: u32) -> Self {
+    /// Hosts with so many GPUs each, and a window of that size.
+    fn new(world: &World, hosts: usize, gpus: u32, window: u32) -> Self {
         let settings = Settings {
             beat: Span::secs(15),
             lane_refresh: Span::secs(15),
@@ -63,7 +68,7 @@ impl Site {
         };
         let services = Services::new(world, settings);
         let server = |at| Server::new(&format!("node{at}"), &services, gpus, chrono::TimeDelta::zero(), 0.0);
-        let nodes: Vec<Arc<Server>> = (0..gpus).map(server).collect();
+        let nodes: Vec<Arc<Server>> = (0..hosts).map(server).collect();
         let fleet = Fleet::new(services.clone(), nodes);
         Self { world: world.clone(), fleet, desk: Desk::new("desk", &services) }
     }
@@ -74,6 +79,18 @@ impl Site {
         spec.team = Team::new(team).expect("a team");
         let id = JobId::new(id).expect("an id");
         self.desk.fulfil(Wish::Submit(id, Box::new(spec))).await;
+    }
+
+    /// How many jobs have been claimed.
+    fn begun(&self) -> usize {
+        self.world.watch().jobs.values().filter(|seen| has_begun(seen)).count()
+    }
+
+    /// Looks every virtual millisecond, so that the moment is exact; not beyond a break.
+    async fn until(&self, reached: impl Fn() -> bool) {
+        while !reached() && self.world.watch().broken().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     fn breaks(&self, what: String) {
@@ -94,11 +111,12 @@ impl Site {
     }
 
     async fn long(&self, runs: Duration) {
-        for number in 0..RUNNING + WAITING {
-            let runs = if number < RUNNING { runs } else { Duration::from_secs(10) };
-            self.submit(&format!("job{number}"), "a", runs).await;
-            // In this order, so that the long ones come first.
-            tokio::time::sleep(Duration::from_secs(5)).await;
+        for number in 0..RUNNING {
+            self.submit(&format!("long{number}"), "a", runs).await;
+        }
+        self.until(|| self.begun() == RUNNING).await;
+        for number in 0..WAITING {
+            self.submit(&format!("short{number}"), "a", Duration::from_secs(10)).await;
         }
         self.rest(runs + Duration::from_secs(3600)).await;
         let again = {
@@ -117,14 +135,11 @@ impl Site {
         for number in 0..CROWD {
             self.submit(&format!("crowd{number}"), "crowd", runs).await;
         }
-        let claimed = || self.world.watch().jobs.values().filter(|seen| has_begun(seen)).count();
         self.submit("single", "single", runs).await;
-        let before = claimed();
+        let before = self.begun();
         let single = JobId::new("single").expect("an id");
-        while !self.world.watch().jobs.get(&single).is_some_and(has_begun) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        let others = (claimed() - before).saturating_sub(1);
+        self.until(|| self.world.watch().jobs.get(&single).is_some_and(has_begun)).await;
+        let others = (self.begun() - before).saturating_sub(1);
         let window = self.fleet.services.settings.window as usize;
         self.world.note("turns", format!("{before} were claimed before, {others} while it waited"));
         if before > CROWD / 2 || others > window {

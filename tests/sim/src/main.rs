@@ -3,7 +3,9 @@
 //! A seed draws a fleet, its jobs and what goes wrong ([`scenario`], [`fault`]). Hosts ([`node`])
 //! run the shipped agent over an object store ([`store`]), a queue ([`queue`]) and container
 //! engines ([`engine`], [`machine`]) whose requests fail as networks do ([`host`], [`toxics`]).
-//! [`watch`] sees everything and says when an invariant is broken; [`rest`] looks at the end.
+//! [`watch`] sees everything and says when an invariant is broken; [`rest`] looks at the end. Half of
+//! the seeds have a [`theme`]. Beside them there are [`calm`] runs, and [`scale`], which counts
+//! ([`meter`]).
 
 mod bell;
 mod calm;

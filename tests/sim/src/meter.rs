@@ -114,11 +114,6 @@ impl Meter {
         Self { on: true, ..Self::default() }
     }
 
-    /// Whether it counts.
-    pub fn is_on(&self) -> bool {
-        self.on
-    }
-
     /// The requests since this was last called.
     pub fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
@@ -160,6 +155,9 @@ impl Meter {
 
     /// An object was written.
     pub fn stored(&mut self, now: Duration, key: &str, body: &[u8]) {
+        if !self.on {
+            return;
+        }
         let parts: Vec<&str> = key.split('/').collect();
         let ["jobs", job, "log", _] = parts.as_slice() else { return };
         let (Ok(id), Ok(entry)) = (job.parse::<JobId>(), serde_json::from_slice::<Entry>(body)) else {
@@ -190,10 +188,10 @@ impl Meter {
         }
     }
 
-    /// A node died; how many jobs it held.
-    pub fn died(&mut self, now: Duration, node: &NodeId) -> usize {
+    /// A node died; its jobs wait for another.
+    pub fn died(&mut self, now: Duration, node: &NodeId) {
         let held = self.jobs.values_mut().filter(|seen| seen.holder.as_ref() == Some(node));
-        held.map(|seen| seen.bereaved = Some(now)).count()
+        held.for_each(|seen| seen.bereaved = Some(now));
     }
 
     /// How many jobs have ended for good.

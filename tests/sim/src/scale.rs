@@ -181,16 +181,16 @@ fn tell(fleets: &[Measured]) {
     rows.push(each("US$ for 1,000 jobs, output of one line each included", &|fleet| {
         (price(&fleet.busy, For::Job) + price(&fleet.busy, For::Output)) * 1e3 / fleet.jobs as f64
     }));
-    let hours = |fleet: &Measured, time: Duration| fleet.nodes as f64 * time.as_secs_f64() / 3600.0;
+    let hours = |fleet: &Measured| fleet.nodes as f64 * IDLE.as_secs_f64() / 3600.0;
     for ask in Ask::ALL {
         let what = format!("{} an idle node-hour", ask.name());
         rows.push(each(&what, &|fleet| {
             let all = fleet.idle.of(For::Node, ask) + fleet.idle.of(For::Job, ask);
-            all as f64 / hours(fleet, IDLE)
+            all as f64 / hours(fleet)
         }));
     }
     rows.push(each("US$ for 1,000 idle node-hours", &|fleet| {
-        (price(&fleet.idle, For::Node) + price(&fleet.idle, For::Job)) * 1e3 / hours(fleet, IDLE)
+        (price(&fleet.idle, For::Node) + price(&fleet.idle, For::Job)) * 1e3 / hours(fleet)
     }));
     for lane in fleets[0].waits.keys() {
         for (name, share) in [("median", 0.5), ("p95", 0.95)] {

@@ -66,11 +66,7 @@ impl Objects {
         map.insert(key.to_owned(), Object { body: body.clone(), tag, modified });
         drop(map);
         self.world.watch().stored(&self.world, key, body);
-        let mut meter = self.world.meter();
-        if meter.is_on() {
-            meter.stored(self.world.elapsed(), key, body);
-        }
-        drop(meter);
+        self.world.meter().stored(self.world.elapsed(), key, body);
         Ok(PutResult { e_tag: Some(tag.to_string()), version: None, extensions: Default::default() })
     }
 
