@@ -17,7 +17,7 @@ use shared::{
 use tokio::sync::watch;
 
 use crate::{
-    engine::{ContainerId, Engine, EngineError, Frame},
+    engine::{ContainerId, Engine, EngineError, Frame, is_there},
     patience::Patience,
 };
 
@@ -65,7 +65,9 @@ impl Shipper {
             let read = self.follow(&mut gathered, began).await;
             self.flush(&mut gathered).await?;
             match read {
-                Ok(()) if last => break,
+                // An engine that goes away ends its answers too, wherever they are.
+                Ok(()) if last && is_there(self.engine.as_ref()).await => break,
+                Ok(()) if last => tokio::time::sleep(Duration::from_millis(500)).await,
                 Ok(()) => self.until_exit().await,
                 Err(Broken::Output(e)) => return Err(e),
                 // Removed by somebody: what is shipped is all there will ever be.

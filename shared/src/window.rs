@@ -66,6 +66,19 @@ impl Window {
         Ok((self.fleet.settings().window as usize).saturating_sub(sent))
     }
 
+    /// Whether one more job of a team is to be sent. The last place is a claim's that is under way, if any
+    /// job is parked which that claim is about to send there.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn has_room(&self, lane: &LaneId, team: &Team) -> Result<bool, StoreError> {
+        Ok(match self.room(lane, team).await? {
+            0 => false,
+            1 => self.index.sample(Waits::Parked, lane, team, &self.chance).await?.is_empty(),
+            _ => true,
+        })
+    }
+
     /// How many more of a team's jobs are to be sent beside a claim that is under way, which is about to
     /// send one. So one place is left, where there is more than one: what is sent already will be claimed,
     /// and that claim looks for what was parked meanwhile.

@@ -313,6 +313,15 @@ pub trait Engine: Send + Sync + 'static {
     async fn remove(&self, id: &ContainerId) -> Result<(), EngineError>;
 }
 
+/// How long an engine may take to say that it is up before it is reckoned to be going away.
+const ANSWERS: Duration = Duration::from_secs(3);
+
+/// Whether the engine is there and not on its way out: one that shuts down stops its containers first,
+/// and may end its answers as if they were complete.
+pub async fn is_there(engine: &dyn Engine) -> bool {
+    tokio::time::timeout(ANSWERS, engine.is_up()).await.unwrap_or(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,14 +12,10 @@ use super::{
     owner,
 };
 use crate::{
-    engine::{Container, ContainerId, ContainerState, Engine, EngineError, Exit},
+    engine::{Container, ContainerId, ContainerState, Engine, EngineError, Exit, is_there},
     patience::insist,
     ship::Shipper,
 };
-
-/// How long the engine may take to answer a call that costs it nothing before it is reckoned to
-/// be going away.
-const ENGINE_ANSWERS: Duration = Duration::from_secs(3);
 
 /// How a container was found after it had ended.
 enum Found {
@@ -211,8 +207,7 @@ async fn until_exit(engine: Arc<dyn Engine>, id: ContainerId) -> Found {
         }
     };
     // An engine that is shutting down stops its containers first and its answers last.
-    let answers = tokio::time::timeout(ENGINE_ANSWERS, engine.is_up()).await;
-    if !answers.unwrap_or(false) {
+    if !is_there(engine.as_ref()).await {
         engine_went = true;
         // The rest of the output and the removal need it back.
         if inspect(&engine, &id).await.is_none() {

@@ -99,7 +99,7 @@ impl Client {
         let window = self.window();
         let sent = Shelf::Sent { lane: lane_id.clone(), team: team.clone() };
         let shelf =
-            if local || (!self.was_full(&lane_id, &team) && window.spare_room(&lane_id, &team).await? > 0) {
+            if local || (!self.was_full(&lane_id, &team) && window.has_room(&lane_id, &team).await?) {
                 sent.clone()
             } else {
                 Shelf::Parked { lane: lane_id.clone(), team: team.clone() }
