@@ -87,6 +87,7 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
         }
     };
     let (id, told, mark) = (message.job.clone(), message.told, message.seq);
+    let awaited = message.attempt.map_or(Attempt::FIRST, Attempt::next);
     let job = match message.into_job(lane) {
         Some(job) => job,
         None => match node.log.read(&id).await? {
@@ -97,6 +98,7 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
     let State::Queued { not_before, avoid, .. } = &job.state else {
         // It may be all that tells of a job that was cancelled while it waited.
         node.events.note(&job, mark, told).await;
+        unmark(node, &job, awaited).await;
         return Ok(Verdict::Stale);
     };
     let now = node.clock.now();
@@ -115,7 +117,12 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
     }
     Ok(match node.ledger.take(&id, job.next_attempt(), &job.spec, job.memory()) {
         Take::Given(holding) => Verdict::Claim(Box::new(job), holding, told),
-        Take::Already => Verdict::Stale,
+        Take::Already => {
+            if let Some(job) = node.log.read(&id).await? {
+                unmark(node, &job, awaited).await;
+            }
+            Verdict::Stale
+        }
         Take::Settling => Verdict::Later(SETTLING_DELAY),
         // The next beat's look at it is soon enough; another agent may have it meanwhile.
         Take::Refused(why) => {
@@ -229,9 +236,19 @@ async fn release(node: &Node, job: &Job) {
     }
 }
 
-/// Takes back the marker that a stale message has led to. Where the job waited is the winner's to
-/// tidy: it may wait there again by now.
+/// Takes back the marker that a stale message has led to.
 async fn stale(node: &Node, job: &JobId, attempt: Attempt) {
     let Some(job) = insist("the job's log", || node.log.read(job)).await else { return };
     execute::settle::leave(node, &job, attempt).await;
+    unmark(node, &job, attempt).await;
+}
+
+/// Takes away the sent marker of an attempt that has been claimed. Its claimer did so too; but whoever
+/// released the job may have read its log before the claim and made the marker after it, and each such
+/// marker takes a place of the window.
+async fn unmark(node: &Node, job: &Job, attempt: Attempt) {
+    if job.attempt >= Some(attempt) {
+        let sent = Marker::sent(job, attempt);
+        insist("the job's old marker", || node.index.remove(&sent)).await;
+    }
 }
