@@ -1,7 +1,7 @@
 //! How jobs come to the queue: teams take turns by windows, and other programs use the inbox.
 
 use serde_json::Value;
-use shared::{fleet::Settings, queue::QueueName};
+use shared::{fleet::Settings, id::LaneId, queue::QueueName};
 use tests::{Agent, World, eventually};
 
 fn states(world: &World) -> Vec<(String, String)> {
@@ -34,6 +34,31 @@ fn a_team_with_one_job_waits_behind_no_more_than_a_window_of_another() {
     let single = claimed(&single);
     let before = crowd.iter().filter(|id| claimed(id) < single).count();
     assert!(before <= WINDOW, "{before} of the other team's jobs went first");
+}
+
+#[test]
+fn a_stale_message_takes_its_place_in_the_window_with_it() {
+    let world = World::new();
+    let id = world.submit(&[], "true");
+    let [lane] = std::fs::read_dir(world.path("fleet/index/sent"))
+        .expect("the lane's")
+        .map(|lane| lane.expect("read").file_name().into_string().expect("a lane's id"))
+        .collect::<Vec<_>>()
+        .try_into()
+        .expect("one lane");
+    let queue: QueueName = (&lane.parse::<LaneId>().expect("a lane's id")).into();
+    let message = world.receive(&queue).pop().expect("its message");
+    let sent = world.path(&format!("fleet/index/sent/{lane}/default/{id}.1"));
+    let marker = std::fs::read(&sent).expect("its marker");
+    let _agent = Agent::start(&world, "a", &[]);
+    world.send(&queue, &message.body);
+    world.until(&id, "succeeded");
+    eventually("its claim has taken the marker away", || (!sent.exists()).then_some(()));
+    // As by one who releases it, and has read its log before the claim.
+    std::fs::create_dir_all(sent.parent().expect("a folder")).expect("made");
+    std::fs::write(&sent, marker).expect("written");
+    world.send(&queue, &message.body);
+    eventually("it is gone with the message", || (!sent.exists()).then_some(()));
 }
 
 #[test]

@@ -98,12 +98,11 @@ impl Client {
         let (lane_id, team) = (lane.id.clone(), spec.team.clone());
         let window = self.window();
         let sent = Shelf::Sent { lane: lane_id.clone(), team: team.clone() };
-        let shelf =
-            if local || (!self.was_full(&lane_id, &team) && window.has_room(&lane_id, &team).await?) {
-                sent.clone()
-            } else {
-                Shelf::Parked { lane: lane_id.clone(), team: team.clone() }
-            };
+        let shelf = if local || (!self.was_full(&lane_id, &team) && window.has_room(&lane_id, &team).await?) {
+            sent.clone()
+        } else {
+            Shelf::Parked { lane: lane_id.clone(), team: team.clone() }
+        };
         let marker = Marker { shelf: shelf.clone(), job: id.clone(), round: Attempt::FIRST };
         let began = self.clock.elapsed();
         let summary = self.first_summary(&id, &spec, &lane);
