@@ -29,6 +29,8 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
         capacity: node.ledger.capacity(),
         jobs: node.ledger.holdings().into_keys().collect(),
         refusals: node.ledger.refusals(),
+        settings: node.gossip.settings.known(),
+        lanes: node.gossip.lanes.known(),
         engine: node.engine_name(),
         haul: env!("CARGO_PKG_VERSION").to_owned(),
     };

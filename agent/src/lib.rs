@@ -13,6 +13,7 @@ pub mod engine;
 pub mod execute;
 mod exit;
 pub mod fence;
+pub mod gossip;
 pub mod gpu;
 pub mod guard;
 mod health;

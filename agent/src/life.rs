@@ -29,7 +29,7 @@ impl Life {
         tasks.spawn("inbox", inbox::run(node.clone()));
         tasks.spawn("strays", recover::strays::run(node.clone()));
         tasks.spawn("sweep", sweep::run(node.clone()));
-        tasks.spawn("settings", settings::watch(node.fleet.clone()));
+        tasks.spawn("settings", settings::watch(node.clone()));
         Self { node: node.clone(), claims, tasks }
     }
 

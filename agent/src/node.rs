@@ -18,6 +18,7 @@ use crate::{
     config::AgentConfig,
     engine::{Engine, PullProgress},
     fence::Fence,
+    gossip::Gossip,
     gpu::Reader,
     ledger::Ledger,
     outputs::Outputs,
@@ -64,6 +65,8 @@ pub struct Node {
     pub chance: Chance,
     /// The other nodes, as far as is known.
     pub members: Members,
+    /// What it and the others have read of the fleet's lanes and settings.
+    pub gossip: Gossip,
     /// The attempts that run here.
     pub attempts: Tasks,
     /// How often the node's record was written.
@@ -126,6 +129,7 @@ impl Node {
             engine,
             gpus,
             clock,
+            gossip: Gossip::default(),
             attempts: Tasks::default(),
             beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),

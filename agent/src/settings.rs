@@ -1,18 +1,21 @@
-//! New settings of the fleet reach a running agent within a minute.
+//! New settings of the fleet reach a running agent within a minute or so.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use shared::fleet::{Change, Fleet};
+use shared::{fleet::Change, units::Span};
 
-use crate::patience::Chain;
+use crate::{node::Node, pace::Pace, patience::Chain};
 
-/// How often an agent looks for newer settings: one read each time, whatever the fleet's size.
-const LOOK: Duration = Duration::from_secs(30);
+/// How often newer settings are looked for, by those whose turn it is ([`crate::gossip`]).
+const LOOK: Duration = Duration::from_secs(15);
 
 /// Looks for newer settings, until it is dropped. What cannot be had leaves the old ones in force.
-pub async fn watch(fleet: Fleet) {
+pub async fn watch(node: Arc<Node>) {
+    let (fleet, known) = (&node.fleet, &node.gossip.settings);
+    let mut turns = Pace::after(fleet.clone(), |_| Span(LOOK));
     loop {
-        tokio::time::sleep(LOOK).await;
+        known.read(Some(fleet.seq()));
+        known.due(&node, &mut turns).await;
         match fleet.refresh().await {
             Ok(None) => {}
             Ok(Some(change)) => tell(&change),

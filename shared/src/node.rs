@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{Incarnation, JobId, LaneId, NodeId, Timestamp},
+    id::{Incarnation, JobId, LaneId, NodeId, Seq, Timestamp},
     job::JobSpec,
-    lane::{Misfit, Offer},
+    lane::{Edition, Misfit, Offer},
     record::{self, RecordError},
     store::{Key, Store, StoreError},
     units::{Size, Span},
@@ -53,6 +53,12 @@ pub struct NodeRecord {
     /// Why it last refused each lane.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refusals: BTreeMap<LaneId, Refusal>,
+    /// The settings that it goes by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Seq>,
+    /// Which list of the fleet's lanes it has read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<Edition>,
     /// The container engine and its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,

@@ -117,7 +117,7 @@ impl Claims {
                 debug_assert!(changed.is_ok());
                 Woken::ToSweep
             }
-            () = self.refresh.tick() => {
+            () = self.node.gossip.lanes.due(&self.node, &mut self.refresh) => {
                 if self.find_lanes().await { Woken::ToSweep } else { Woken::ToPark }
             }
         }
@@ -152,9 +152,10 @@ impl Claims {
     async fn find_lanes(&mut self) -> bool {
         let known: Vec<LaneId> = self.lanes.keys().cloned().collect();
         match client::lanes(&self.node.fleet.store, &known).await {
-            Ok(new) => {
-                let any = !new.is_empty();
-                self.lanes.extend(new.into_iter().map(|lane| (lane.id.clone(), lane)));
+            Ok(found) => {
+                self.node.gossip.lanes.read(found.edition);
+                let any = !found.new.is_empty();
+                self.lanes.extend(found.new.into_iter().map(|lane| (lane.id.clone(), lane)));
                 any
             }
             Err(error) => {

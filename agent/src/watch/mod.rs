@@ -156,6 +156,9 @@ impl Watcher {
             .await;
         let mut lost = BTreeMap::new();
         for (name, look, record) in looks {
+            if let Ok(Some((record, _))) = &record {
+                self.node.gossip.hear(record);
+            }
             match record {
                 Ok(Some((record, sight))) if has_anything(&record) => {
                     if let Some(found) = self.watch.saw(&name, sight, look, record.lease.0) {

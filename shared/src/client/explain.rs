@@ -163,7 +163,7 @@ impl Client {
     /// [`ClientError`]
     pub async fn lanes(&self) -> Result<Vec<LaneReport>, ClientError> {
         let nodes = self.nodes().await?;
-        let lanes = lanes(&self.fleet.store, &[]).await?;
+        let lanes = lanes(&self.fleet.store, &[]).await?.new;
         let reports: Vec<_> =
             stream::iter(lanes).map(|lane| self.lane_report(lane, &nodes)).buffered(PARALLEL).collect().await;
         reports.into_iter().collect()

@@ -13,7 +13,7 @@ mod submit;
 mod tell;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -33,7 +33,7 @@ use crate::{
     id::{JobId, LaneId, NodeId, Team, Timestamp},
     index::{Index, Marker},
     job::OnIsolation,
-    lane::{Lane, LaneError},
+    lane::{Edition, Lane, LaneError},
     log::{Author, CancelRequested, Entry, Event, Job, Log, LogError, Phase, State},
     message::Message,
     node::{NodeError, NodeRecord},
@@ -153,6 +153,8 @@ pub struct Client {
     chance: Chance,
     /// The windows that were full when a job was last parked behind them.
     full: Arc<Mutex<BTreeSet<(LaneId, Team)>>>,
+    /// Lanes that are there. They stay, so no job after the first asks.
+    lanes: Arc<Mutex<BTreeMap<LaneId, Lane>>>,
 }
 
 impl Client {
@@ -160,7 +162,7 @@ impl Client {
     pub fn new(fleet: Fleet, author: Author, clock: Arc<dyn Clock>, chance: Chance) -> Self {
         let log = Log::new(fleet.store.clone(), clock.clone(), chance.clone(), author);
         let index = Index::new(fleet.store.clone());
-        Self { fleet, log, index, clock, chance, full: Arc::default() }
+        Self { fleet, log, index, clock, chance, full: Arc::default(), lanes: Arc::default() }
     }
 
     /// The fleet.
@@ -331,27 +333,38 @@ fn lane_key(id: &LaneId) -> Key {
     Key::new(format!("lanes/{id}.json"))
 }
 
-/// All lanes of a fleet whose record this program can read; the others are left out with a
-/// warning, since a newer haul may have made them.
+/// Lanes, and which list of them it is from.
+#[derive(Debug, Clone, Default)]
+pub struct Lanes {
+    /// Those that were not known, by id.
+    pub new: Vec<Lane>,
+    /// `None` where there is no lane yet.
+    pub edition: Option<Edition>,
+}
+
+/// All lanes of a fleet that are not known yet and whose record this program can read; the others
+/// are left out with a warning, since a newer haul may have made them.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn lanes(store: &crate::store::Store, known: &[LaneId]) -> Result<Vec<Lane>, StoreError> {
-    let names = store.list_names("lanes").await?;
-    let ids = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse::<LaneId>().ok());
+pub async fn lanes(store: &crate::store::Store, known: &[LaneId]) -> Result<Lanes, StoreError> {
+    let listed = store.list_objects("lanes").await?;
+    let newest = listed.iter().map(|lane| lane.modified).max();
+    let edition = newest.map(|newest| Edition { newest, lanes: listed.len().try_into().unwrap_or(u32::MAX) });
+    let ids = listed.iter().filter_map(|lane| lane.key.name().strip_suffix(".json")?.parse::<LaneId>().ok());
     let ids: Vec<LaneId> = ids.filter(|id| !known.contains(id)).collect();
-    let new: Vec<_> = stream::iter(ids)
+    let read: Vec<_> = stream::iter(ids)
         .map(|id| async move { store.get(&lane_key(&id)).await.map(|body| (id, body)) })
         .buffered(PARALLEL)
         .try_collect()
         .await?;
-    let mut lanes = Vec::new();
-    for (id, body) in new {
+    let mut new = Vec::new();
+    for (id, body) in read {
         let Some(body) = body else { continue };
         match Lane::read(id.as_str(), &body) {
-            Ok(lane) => lanes.push(lane),
+            Ok(lane) => new.push(lane),
             Err(error) => tracing::warn!(%error, "the lane is passed over"),
         }
     }
-    Ok(lanes)
+    Ok(Lanes { new, edition })
 }

@@ -1,6 +1,9 @@
 //! Submitting a job.
 
-use std::sync::PoisonError;
+use std::{
+    collections::BTreeMap,
+    sync::{MutexGuard, PoisonError},
+};
 
 use super::{Client, ClientError, lane_key};
 use crate::{
@@ -169,16 +172,30 @@ impl Client {
     /// [`ClientError`]
     pub async fn ensure_lane(&self, spec: &JobSpec) -> Result<Lane, ClientError> {
         let lane = Lane::new(Needs::of(spec));
-        let found = match self.lane(&lane.id).await? {
-            Some(found) => found,
-            None => match self.fleet.store.create(&lane_key(&lane.id), record::write(&lane)).await? {
-                Created::New => lane.clone(),
-                Created::Exists(body) => Lane::read(lane.id.as_str(), &body)?,
-            },
+        let known = self.known_lanes().get(&lane.id).cloned();
+        let found = match known {
+            Some(known) => known,
+            None => self.find_or_make(&lane).await?,
         };
         if found.needs != lane.needs {
             return Err(LaneError::Collision(lane.id).into());
         }
+        Ok(found)
+    }
+
+    fn known_lanes(&self) -> MutexGuard<'_, BTreeMap<LaneId, Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn find_or_make(&self, lane: &Lane) -> Result<Lane, ClientError> {
+        let found = match self.lane(&lane.id).await? {
+            Some(found) => found,
+            None => match self.fleet.store.create(&lane_key(&lane.id), record::write(lane)).await? {
+                Created::New => lane.clone(),
+                Created::Exists(body) => Lane::read(lane.id.as_str(), &body)?,
+            },
+        };
+        self.known_lanes().insert(found.id.clone(), found.clone());
         Ok(found)
     }
 

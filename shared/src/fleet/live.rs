@@ -5,10 +5,10 @@ use std::sync::{Arc, RwLock};
 use super::{FleetError, Settings, key, read};
 use crate::{id::Seq, store::Store};
 
-/// The settings that hold, and where the next ones will lie.
+/// The settings that hold, and where they lie.
 #[derive(Debug)]
 struct Held {
-    next: Seq,
+    seq: Seq,
     settings: Arc<Settings>,
 }
 
@@ -29,15 +29,15 @@ pub struct Change {
 
 impl Live {
     pub fn new(seq: Seq, settings: Settings) -> Self {
-        Self(Arc::new(RwLock::new(Held { next: seq.next(), settings: Arc::new(settings) })))
+        Self(Arc::new(RwLock::new(Held { seq, settings: Arc::new(settings) })))
     }
 
     pub fn settings(&self) -> Arc<Settings> {
         self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).settings.clone()
     }
 
-    fn next(&self) -> Seq {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).next
+    pub fn seq(&self) -> Seq {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).seq
     }
 
     /// Looks whether there are newer settings: one request where there are none.
@@ -45,12 +45,12 @@ impl Live {
         let before = self.settings();
         let mut change = None;
         loop {
-            let seq = self.next();
+            let seq = self.seq().next();
             let Some(body) = store.get(&key(seq)).await? else { return Ok(change) };
             let after = Arc::new(read(store, &key(seq), &body)?);
             let mut held = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if held.next == seq {
-                *held = Held { next: seq.next(), settings: after.clone() };
+            if held.seq.next() == seq {
+                *held = Held { seq, settings: after.clone() };
             }
             change = Some(Change { seq, before: before.clone(), after });
         }

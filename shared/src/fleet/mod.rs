@@ -193,6 +193,11 @@ impl Fleet {
         self.live.settings()
     }
 
+    /// Where the settings that hold now lie.
+    pub fn seq(&self) -> Seq {
+        self.live.seq()
+    }
+
     /// Looks for newer settings: one request where there are none. Without them, what held goes
     /// on to hold.
     ///

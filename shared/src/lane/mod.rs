@@ -12,11 +12,13 @@
 //!
 //! All of it is pure: agents decide with it, `haul status` explains with it.
 
+mod edition;
 mod fit;
 mod misfit;
 mod model;
 mod needs;
 
+pub use edition::Edition;
 pub use fit::{Fit, GpuState, Offer, OfferedGpu, OfferedVolume, choose, fit};
 pub use misfit::Misfit;
 pub use needs::{Access, Amount, GpuNeeds, Lane, LaneError, Needs};

@@ -57,7 +57,7 @@ impl Services {
     /// The fleet as one life of a process sees it.
     pub fn fleet(&self, host: &Arc<Host>, life: u64) -> Fleet {
         let store = SimStore::new(&self.objects, Link::new(host, life, Peer::Store));
-        let url = "sim:///fleet".parse().expect("a URL");
+        let url = "s3://sim/fleet".parse().expect("a URL");
         let queue = SimQueue::new(&self.queues, Link::new(host, life, Peer::Queue));
         let queue = Arc::new(Counted::new(Arc::new(queue)));
         Fleet::assemble(Store::with(Arc::new(store), url), queue, Seq::FIRST, self.settings.clone())
@@ -167,14 +167,15 @@ impl Server {
 }
 
 fn config(node: NodeId, state_dir: PathBuf) -> AgentConfig {
+    let labels = [("host".to_owned(), node.to_string())].into();
     AgentConfig {
-        fleet: "sim:///fleet".parse().expect("a URL"),
+        fleet: "s3://sim/fleet".parse().expect("a URL"),
         node,
         state_dir,
         outputs_dir: PathBuf::from("/nowhere"),
         secrets_dir: None,
         volumes: Default::default(),
-        labels: Default::default(),
+        labels,
         simulate_gpus: None,
         engine: None,
         max_jobs: 8,

@@ -33,6 +33,9 @@ const LOAD: f64 = 0.7;
 /// How many GPUs a host has.
 const GPUS: u32 = 2;
 
+/// How many jobs are given to the fleet that each fit only one host, in a lane that nobody knows yet.
+const PINNED: usize = 20;
+
 /// What was measured of one fleet.
 struct Measured {
     nodes: usize,
@@ -42,6 +45,8 @@ struct Measured {
     /// How long the jobs took.
     took: Duration,
     waits: BTreeMap<LaneId, Vec<Duration>>,
+    /// Of jobs that fit one host only, and are the first of their lanes.
+    pinned: Vec<Duration>,
     failovers: Vec<Duration>,
     wrong: usize,
     jobs_listed: Listing,
@@ -146,8 +151,30 @@ async fn measure(nodes: usize, jobs: usize, seed: u64) -> Measured {
     .await;
     let nodes_listed =
         listing(&world, async { assert_eq!(clients[0].nodes().await.expect("listed").len(), nodes) }).await;
+    let pinned = pinned(&world, &clients, &servers).await;
     world.end();
-    Measured { nodes, jobs, idle, busy, took, waits, failovers, wrong, jobs_listed, nodes_listed }
+    Measured { nodes, jobs, idle, busy, took, waits, pinned, failovers, wrong, jobs_listed, nodes_listed }
+}
+
+/// How long jobs wait until the one host that fits has heard of their lane. The first hosts may be dead.
+async fn pinned(world: &World, clients: &[Client], servers: &[Arc<Server>]) -> Vec<Duration> {
+    let (already, dead) = (world.meter().finals(), servers.len().div_ceil(100));
+    let mut lanes = Vec::new();
+    for number in 0..PINNED {
+        let mut spec = Script { runs: RUNS, exit: 0, lines: 1, deaf: false }.job();
+        let host = &servers[dead + number * (servers.len() - dead) / PINNED].host.name;
+        spec.placement.require.insert("host".into(), host.clone());
+        lanes.push(world.pick(clients).submit(spec, None).await.expect("nothing goes wrong").job.lane);
+        tokio::time::sleep(world.span(Duration::ZERO, Duration::from_secs(30))).await;
+    }
+    while world.meter().finals() < already + PINNED {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    // A lane's first job is the one that found it unknown.
+    lanes.sort();
+    lanes.dedup();
+    let meter = world.meter();
+    lanes.iter().filter_map(|lane| meter.waits().get(lane)?.first().copied()).collect()
 }
 
 /// The time is all virtual: what requests wait for, one after the other.
@@ -198,14 +225,24 @@ fn tell(fleets: &[Measured]) {
             rows.push(each(&what, &|fleet| fleet.waits.get(lane).map_or(f64::NAN, |waits| at(waits, share))));
         }
     }
+    for (name, share) in [("median", 0.5), ("longest", 1.0)] {
+        let what = format!("seconds from submit to claim, the first of a lane that fits one host, {name}");
+        rows.push(each(&what, &|fleet| at(&fleet.pinned, share)));
+    }
     rows.push(each("seconds from death to next claim, median", &|fleet| at(&fleet.failovers, 0.5)));
     rows.push(each("seconds from death to next claim, longest", &|fleet| at(&fleet.failovers, 1.0)));
     rows.push(each("seconds for `haul ps`", &|fleet| fleet.jobs_listed.time.as_secs_f64()));
     rows.push(each("requests for `haul ps`", &|fleet| fleet.jobs_listed.requests as f64));
     rows.push(each("seconds for `haul nodes`", &|fleet| fleet.nodes_listed.time.as_secs_f64()));
     rows.push(each("requests for `haul nodes`", &|fleet| fleet.nodes_listed.requests as f64));
-    rows.push(each("requests a second for the hottest key", &|fleet| {
+    rows.push(each("requests a second for the hottest key of an idle fleet", &|fleet| {
+        fleet.idle.hottest().1 as f64 / IDLE.as_secs_f64()
+    }));
+    rows.push(each("requests a second for the hottest key of a busy fleet", &|fleet| {
         fleet.busy.hottest().1 as f64 / fleet.took.as_secs_f64()
+    }));
+    rows.push(each("requests a job for the hottest key of a busy fleet", &|fleet| {
+        fleet.busy.hottest().1 as f64 / fleet.jobs as f64
     }));
     let sizes: Vec<String> = fleets.iter().map(|fleet| format!("{} nodes", fleet.nodes)).collect();
     println!("| | {} | exponent |", sizes.join(" | "));
@@ -217,11 +254,11 @@ fn tell(fleets: &[Measured]) {
     }
     println!();
     for fleet in fleets {
-        let (key, count) = fleet.busy.hottest();
+        let ((key, count), idle) = (fleet.busy.hottest(), fleet.idle.hottest().0);
         let (nodes, jobs, dead) = (fleet.nodes, fleet.jobs, fleet.nodes.div_ceil(100));
         let bereaved = fleet.failovers.len();
         println!(
-            "{nodes} nodes: {jobs} jobs; {dead} nodes died with {bereaved} jobs; hottest: {key} ({count})"
+            "{nodes} nodes: {jobs} jobs; {dead} nodes died with {bereaved} jobs; hottest: {key} ({count}), idle: {idle}"
         );
     }
 }
