@@ -101,7 +101,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
             Some(StoreError::Unavailable { .. }) => {
                 return Some("haul doctor checks the store and the queue");
             }
-            Some(StoreError::BadUrl { .. }) | None => {}
+            Some(StoreError::BadUrl { .. } | StoreError::Clock { .. }) | None => {}
         }
         match cause.downcast_ref::<FleetError>() {
             Some(FleetError::NoFleet(_)) => Some("--fleet or HAUL_FLEET names another fleet"),

@@ -142,6 +142,22 @@ fn what_sqs_denies_is_told_with_the_action_and_the_policy() {
 }
 
 #[test]
+fn a_clock_that_is_wrong_is_told_plainly() {
+    let cloud = Cloud::start(Kind::Ministack);
+    let late = Faults { behind: Some(Duration::from_secs(20 * 60)), ..Faults::default() };
+    let says = |service, what: &str| {
+        cloud.door().set(service, late);
+        let refused = cloud.world().run(["submit", "--", "haul/busybox:1", "true"]);
+        cloud.door().set(service, Faults::default());
+        assert_eq!(refused.code, 1, "{refused:?}");
+        assert!(refused.stderr.contains(what), "{refused:?}");
+        assert!(refused.stderr.contains("clock"), "{refused:?}");
+    };
+    says(Service::S3, "this host's clock is wrong; set it (NTP)");
+    says(Service::Sqs, "behind the service's");
+}
+
+#[test]
 fn jobs_go_on_through_throttling_and_lost_answers() {
     let cloud = Cloud::start(Kind::Ministack);
     // Some messages get lost between two steps: that the sweep heals, once a minute by default.

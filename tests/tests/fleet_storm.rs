@@ -38,7 +38,7 @@ const LONG: Duration = Duration::from_secs(200);
 
 /// Throughout, a tenth of all answers are lost after the request was done.
 const ROUGH: Faults =
-    Faults { cut: false, black_hole: false, delay: Duration::ZERO, answer: None, lose: 0.1 };
+    Faults { cut: false, black_hole: false, delay: Duration::ZERO, answer: None, behind: None, lose: 0.1 };
 
 fn set(door: &Door, faults: Faults) {
     for service in [Service::S3, Service::Sqs] {

@@ -39,6 +39,20 @@ pub enum StoreError {
         #[source]
         source: Box<object_store::Error>,
     },
+    /// The store takes no request that is signed at this host's time. Trying again is of no use
+    /// before the clock is set.
+    #[error("the store {url} refused to {verb} {key}: this host's clock is wrong; set it (NTP)")]
+    Clock {
+        /// The store.
+        url: String,
+        /// What was attempted.
+        verb: &'static str,
+        /// On which key.
+        key: String,
+        /// The store's answer.
+        #[source]
+        source: Box<object_store::Error>,
+    },
     /// The store did not answer, or with a passing failure, also after several tries.
     #[error("the store {url} could not {verb} {key}")]
     Unavailable {
@@ -60,6 +74,7 @@ impl StoreError {
         let (url, verb, key) = (url.to_string(), kind.verb(), key.to_owned());
         let io = io_kind(&source);
         match source {
+            source if is_of_clock(&source) => Self::Clock { url, verb, key, source: source.into() },
             // Of an object it is an answer, dealt with before; else there is no such bucket.
             Error::NotFound { .. }
             | Error::PermissionDenied { .. }
@@ -68,7 +83,9 @@ impl StoreError {
             | Error::NotImplemented { .. }
             | Error::InvalidPath { .. }
             | Error::UnknownConfigurationKey { .. } => Self::Denied { url, verb, key, source: source.into() },
-            source if io.is_some_and(is_lasting) => Self::Denied { url, verb, key, source: source.into() },
+            source if is_refusal(&source) || io.is_some_and(is_lasting) => {
+                Self::Denied { url, verb, key, source: source.into() }
+            }
             source => Self::Unavailable { url, verb, key, source: source.into() },
         }
     }
@@ -77,9 +94,24 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
-            Self::BadUrl { .. } | Self::Directory { .. } | Self::Denied { .. } => false,
+            Self::BadUrl { .. } | Self::Directory { .. } | Self::Denied { .. } | Self::Clock { .. } => false,
         }
     }
+}
+
+/// Whether the store refused because of the time of a request: S3's `RequestTimeTooSkewed` (Amazon S3
+/// API Reference, "Error responses"), or Azure's `AuthenticationFailed` with this detail. The code comes in
+/// the text only.
+fn is_of_clock(error: &object_store::Error) -> bool {
+    let text = error.to_string();
+    text.contains("RequestTimeTooSkewed") || text.contains("Request date header too old")
+}
+
+/// Whether a listing was refused. Of other requests the library says so by the kind of its error.
+fn is_refusal(error: &object_store::Error) -> bool {
+    let object_store::Error::Generic { source, .. } = error else { return false };
+    let text = source.to_string();
+    ["401 ", "403 "].iter().any(|status| text.contains(&format!("status code: {status}")))
 }
 
 /// The system's error under a directory store's.

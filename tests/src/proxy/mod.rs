@@ -46,6 +46,8 @@ pub struct Faults {
     pub delay: Duration,
     /// Requests are answered with this status and not passed on: 500, or 503 as `SlowDown`.
     pub answer: Option<u16>,
+    /// Requests are refused because their host's clock is so far behind, as the answer's date says.
+    pub behind: Option<Duration>,
     /// This share of the answers is lost after the request was done.
     pub lose: f64,
 }
@@ -264,6 +266,9 @@ async fn pass(
             "a fault",
         ));
     }
+    if let Some(behind) = faults.behind {
+        return Ok(too_old(asked.service, behind));
+    }
     if let Some(ask) = denied {
         let text =
             format!("User: x is not authorized to perform: {} on resource: {}", ask.action, ask.resource);
@@ -328,6 +333,17 @@ fn failure(service: Service, status: u16, code: &str, text: &str) -> Answer {
         }
     };
     answer.expect("a whole answer")
+}
+
+/// What a service says to a host whose clock is behind.
+fn too_old(service: Service, behind: Duration) -> Answer {
+    let mut answer = match service {
+        Service::S3 => failure(service, 403, "RequestTimeTooSkewed", "The difference is too large."),
+        Service::Sqs => failure(service, 403, "InvalidSignatureException", "Signature expired"),
+    };
+    let theirs = (crate::wall_clock() + behind).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    answer.headers_mut().insert(header::DATE, theirs.parse().expect("a date"));
+    answer
 }
 
 /// The access key of a signature of version 4.
