@@ -77,7 +77,7 @@ async fn route(node: &Node, client: &Client, message: &Received) {
         }
         Err(Refused::Dead(reason)) => {
             tracing::warn!(reason, message = message.id, "no valid job; moved to the dead letters");
-            bury(node, message, reason).await
+            bury(node, message, &reason).await
         }
     };
     // One that is not deleted is routed again, to the same job.
@@ -101,9 +101,9 @@ async fn submit(client: &Client, id: &JobId, body: &str) -> Result<(), Refused> 
     }
 }
 
-async fn bury(node: &Node, message: &Received, reason: String) -> Result<(), QueueError> {
+async fn bury(node: &Node, message: &Received, reason: &str) -> Result<(), QueueError> {
     let mut letter = Outgoing::new(Team::default(), message.body.as_str());
-    let reason: String = reason.chars().take(LONGEST_REASON).collect();
+    let reason = sendable(reason);
     letter.attributes.insert("reason".into(), reason.clone());
     letter.attributes.insert("message".into(), message.id.clone());
     let beside = letter.size() - letter.body.len();
@@ -112,8 +112,33 @@ async fn bury(node: &Node, message: &Received, reason: String) -> Result<(), Que
         most -= 1;
     }
     letter.body.truncate(most);
+    node.fleet.queue.deliver(&QueueName::Dead, &letter, Duration::ZERO).await?;
     if node.fleet.settings().status {
         node.events.refused(&message.id, &reason).await?;
     }
-    node.fleet.queue.deliver(&QueueName::Dead, &letter, Duration::ZERO).await
+    Ok(())
+}
+
+/// A reason as it may stand beside a message. It may quote the spec, whose JSON may have characters that
+/// messages may not (Amazon SQS API Reference, `SendMessage`).
+fn sendable(reason: &str) -> String {
+    let allowed = |c| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..);
+    let shown = reason.chars().map(|c| if allowed(c) { c } else { char::REPLACEMENT_CHARACTER });
+    shown.take(LONGEST_REASON).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_quotes_a_control_character_can_be_sent() {
+        let spec = "{\"image\":\"x\",\"a\\u0001\\uFFFF\":1}";
+        let reason = parse(spec, Format::Json).expect_err("no such field").to_string();
+        assert!(reason.contains('\u{1}') && reason.contains('\u{FFFF}'), "{reason}");
+        let sent = sendable(&reason);
+        assert!(sent.contains("a\u{FFFD}\u{FFFD}"), "{sent}");
+        assert_eq!(sendable("a\tb\né\u{1F600}"), "a\tb\né\u{1F600}");
+        assert_eq!(sendable(&"x".repeat(3000)).len(), LONGEST_REASON);
+    }
 }

@@ -31,6 +31,7 @@ fn patience(running_for: Duration) -> Duration {
 }
 
 /// Ships the output of one container.
+#[derive(Clone)]
 pub struct Shipper {
     pub engine: Arc<dyn Engine>,
     pub clock: Arc<dyn Clock>,
@@ -62,11 +63,14 @@ impl Shipper {
         loop {
             // Asked before reading: what is read after the exit is all there is.
             let last = *self.exited.borrow();
+            let before = gathered.cursor;
             let read = self.follow(&mut gathered, began).await;
+            // An engine that goes away ends its answers too, wherever they are; and it may be back before
+            // what it said is written. So the last look is one that found nothing new.
+            let nothing_new = gathered.text.is_empty() && gathered.cursor == before;
             self.flush(&mut gathered).await?;
             match read {
-                // An engine that goes away ends its answers too, wherever they are.
-                Ok(()) if last && is_there(self.engine.as_ref()).await => break,
+                Ok(()) if last && nothing_new && is_there(self.engine.as_ref()).await => break,
                 Ok(()) if last => tokio::time::sleep(Duration::from_millis(500)).await,
                 Ok(()) => self.until_exit().await,
                 Err(Broken::Output(e)) => return Err(e),

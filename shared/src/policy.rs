@@ -128,17 +128,33 @@ const KINDS: [Rights; 5] = [
 /// The policies of a fleet at AWS. Of a store or a queue that is not AWS's they say nothing.
 pub fn policies(store: &Url, queue: &QueueSettings) -> Vec<Policy> {
     let bucket = matches!(store.scheme(), "s3" | "s3a").then(|| Bucket::of(store)).flatten();
+    let region = match queue {
+        QueueSettings::Sqs { region, .. } => region.as_str(),
+        QueueSettings::Sqlite { .. } => "",
+    };
+    let partition = partition(region);
     let queues = match queue {
-        QueueSettings::Sqs { region, prefix, .. } => Some(format!("arn:aws:sqs:{region}:*:{prefix}")),
+        QueueSettings::Sqs { region, prefix, .. } => Some(format!("arn:{partition}:sqs:{region}:*:{prefix}")),
         QueueSettings::Sqlite { .. } => None,
     };
     let policies = KINDS.iter().map(|rights| {
-        let mut statements = bucket.as_ref().map(|bucket| on_bucket(rights, bucket)).unwrap_or_default();
+        let mut statements =
+            bucket.as_ref().map(|bucket| on_bucket(rights, bucket, partition)).unwrap_or_default();
         statements.extend(queues.iter().flat_map(|queues| on_queues(rights, queues)));
         let document = json!({ "Version": "2012-10-17", "Statement": statements });
         (Policy { name: rights.name, whom: rights.whom, document }, statements.is_empty())
     });
     policies.filter(|(_, empty)| !empty).map(|(policy, _)| policy).collect()
+}
+
+/// The part of AWS that a region belongs to, which has accounts and names of its own (AWS General
+/// Reference, "Amazon Resource Names").
+fn partition(region: &str) -> &'static str {
+    match region {
+        region if region.starts_with("cn-") => "aws-cn",
+        region if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    }
 }
 
 struct Bucket {
@@ -154,19 +170,19 @@ impl Bucket {
         Some(Self { name: store.host_str()?.to_owned(), prefix })
     }
 
-    fn arns(&self, keys: &[&str]) -> Vec<String> {
-        keys.iter().map(|key| format!("arn:aws:s3:::{}/{}{key}", self.name, self.prefix)).collect()
+    fn arns(&self, partition: &str, keys: &[&str]) -> Vec<String> {
+        keys.iter().map(|key| format!("arn:{partition}:s3:::{}/{}{key}", self.name, self.prefix)).collect()
     }
 }
 
-fn on_bucket(rights: &Rights, bucket: &Bucket) -> Vec<Value> {
+fn on_bucket(rights: &Rights, bucket: &Bucket, partition: &str) -> Vec<Value> {
     let mut statements = Vec::new();
     if !rights.read.is_empty() {
         statements.push(json!({
             "Sid": "List",
             "Effect": "Allow",
             "Action": "s3:ListBucket",
-            "Resource": format!("arn:aws:s3:::{}", bucket.name),
+            "Resource": format!("arn:{partition}:s3:::{}", bucket.name),
             "Condition": { "StringLikeIfExists": { "s3:prefix": format!("{}*", bucket.prefix) } },
         }));
     }
@@ -174,8 +190,7 @@ fn on_bucket(rights: &Rights, bucket: &Bucket) -> Vec<Value> {
         if keys.is_empty() {
             return;
         }
-        let mut statement =
-            json!({ "Sid": sid, "Effect": "Allow", "Action": action, "Resource": bucket.arns(keys) });
+        let mut statement = json!({ "Sid": sid, "Effect": "Allow", "Action": action, "Resource": bucket.arns(partition, keys) });
         if let Some(condition) = condition {
             statement["Condition"] = condition;
         }
@@ -238,6 +253,19 @@ mod tests {
         let policies = of("gs://bucket/fleet", "sqs://eu-central-1/haul");
         assert!(policies.iter().all(|policy| !policy.document.to_string().contains("s3:")));
         assert_eq!(of("file:///srv/haul", "sqlite"), []);
+    }
+
+    #[test]
+    fn names_are_those_of_the_region_s_part_of_aws() {
+        for (region, partition) in
+            [("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn"), ("eu-west-1", "aws")]
+        {
+            for policy in of("s3://bucket/f", &format!("sqs://{region}/haul")) {
+                let text = policy.document.to_string();
+                let arns: Vec<&str> = text.matches("arn:").collect();
+                assert_eq!(text.matches(&format!("arn:{partition}:")).count(), arns.len(), "{text}");
+            }
+        }
     }
 
     #[test]

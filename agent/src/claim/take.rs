@@ -243,11 +243,14 @@ async fn stale(node: &Node, job: &JobId, attempt: Attempt) {
     unmark(node, &job, attempt).await;
 }
 
-/// Takes away the sent marker of an attempt that has been claimed. Its claimer did so too; but whoever
-/// released the job may have read its log before the claim and made the marker after it, and each such
-/// marker takes a place of the window.
+/// Takes away the sent marker of an attempt that the job does not wait for any more. Whoever claimed or
+/// cancelled it did so too; but whoever released it may have read its log before that and made the
+/// marker after it, and each such marker takes a place of the window. Where it is the last that tells of
+/// the job, it is left to the sweep.
 async fn unmark(node: &Node, job: &Job, attempt: Attempt) {
-    if job.attempt >= Some(attempt) {
+    let waits = job.is_waiting() && job.next_attempt() == attempt;
+    let now = Marker::of(job);
+    if !waits && insist("the job's marker", || node.index.has(&now)).await {
         let sent = Marker::sent(job, attempt);
         insist("the job's old marker", || node.index.remove(&sent)).await;
     }

@@ -30,7 +30,7 @@ use shared::{
 };
 
 use crate::{
-    engine::{Container, ContainerId, Engine, EngineError, GpuAccess, Plan},
+    engine::{Container, ContainerId, EngineError, GpuAccess, Plan},
     fence::Epoch,
     node::Node,
     pace::Pace,
@@ -115,34 +115,6 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>,
     node.ledger.settled(&run.job.id);
 }
 
-/// Makes the container and starts it. One that an earlier run of the agent made, whose start may
-/// still be under way, is taken as it is if it was started, and made anew if not: starting it once
-/// more could run the job twice.
-async fn make_and_start(
-    engine: &dyn Engine,
-    plan: &Plan,
-    name: &ContainerId,
-) -> Result<ContainerId, EngineError> {
-    let container = match engine.create(plan).await {
-        Err(EngineError::NameTaken { .. }) => {
-            if !engine.remove_unstarted(name).await? {
-                return Ok(name.clone());
-            }
-            engine.create(plan).await?
-        }
-        made => made?,
-    };
-    let Err(error) = engine.start(&container).await else { return Ok(container) };
-    // It may run all the same, or begin to later. It is taken as it is if it does; before the log gives
-    // the job to anybody else, it is gone. One that ran is not removed here: a crash right after would
-    // leave nothing that says so, and the next run of the agent would start the attempt again.
-    if insist("the container's removal", || engine.remove_unstarted(name)).await {
-        Err(error)
-    } else {
-        Ok(container)
-    }
-}
-
 impl Run {
     /// From where it stands to the end of its container.
     async fn live(&mut self, stage: Stage, name: &ContainerId) -> Result<(Ending, OutputSize), Lost> {
@@ -184,11 +156,11 @@ impl Run {
         };
         self.hold().await?;
         let engine = self.node.engine.clone();
-        let started = match make_and_start(&*engine, &plan, name).await {
+        let started = match self.make_and_start(&plan, name).await? {
             // It knows by now what it may not do.
             Err(EngineError::LimitsRefused { .. }) => {
                 insist("the container's removal", || engine.remove(name)).await;
-                make_and_start(&*engine, &plan, name).await
+                self.make_and_start(&plan, name).await?
             }
             started => started,
         };
@@ -203,6 +175,38 @@ impl Run {
             return Ok(Err(Ending::from_engine(&error)));
         }
         Ok(Ok(container))
+    }
+
+    /// Makes the container and starts it. One that an earlier run of the agent made, whose start may
+    /// still be under way, is taken as it is if it was started, and made anew if not: starting it once
+    /// more could run the job twice.
+    async fn make_and_start(
+        &mut self,
+        plan: &Plan,
+        name: &ContainerId,
+    ) -> Result<Result<ContainerId, EngineError>, Lost> {
+        let engine = self.node.engine.clone();
+        let made = match engine.create(plan).await {
+            Err(EngineError::NameTaken { .. }) => match engine.remove_unstarted(name).await {
+                Ok(true) => engine.create(plan).await,
+                Ok(false) => return Ok(Ok(name.clone())),
+                Err(error) => Err(error),
+            },
+            made => made,
+        };
+        let container = match made {
+            Ok(container) => container,
+            Err(error) => return Ok(Err(error)),
+        };
+        // It may have taken long to make.
+        self.hold().await?;
+        let Err(error) = engine.start(&container).await else { return Ok(Ok(container)) };
+        // It may run all the same, or begin to later. It is taken as it is if it does; before the log
+        // gives the job to anybody else, it is gone. One that ran is not removed here: a crash right
+        // after would leave nothing that says so, and the next run of the agent would start the
+        // attempt again.
+        let removed = insist("the container's removal", || engine.remove_unstarted(name)).await;
+        Ok(if removed { Err(error) } else { Ok(container) })
     }
 
     /// Writes that the container runs, unless that stands there already.

@@ -3,7 +3,12 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
-use shared::{id::Timestamp, job::OnIsolation, log::OutputSize, output::Chunks};
+use shared::{
+    id::{Attempt, JobId, Timestamp},
+    job::OnIsolation,
+    log::OutputSize,
+    output::{Chunks, OutputError},
+};
 use tokio::sync::watch;
 
 use super::{
@@ -13,7 +18,8 @@ use super::{
 };
 use crate::{
     engine::{Container, ContainerId, ContainerState, Engine, EngineError, Exit, is_there},
-    patience::insist,
+    node::Node,
+    patience::{Chain, Patience, insist},
     ship::Shipper,
 };
 
@@ -25,44 +31,35 @@ enum Found {
     Gone,
 }
 
+/// What became of the output.
+struct Shipped {
+    /// What is in the store.
+    size: OutputSize,
+    /// Why the rest will never be there.
+    unkept: Option<String>,
+}
+
 impl Run {
     /// Watches a started container to its end.
     pub(super) async fn supervise(&mut self, id: &ContainerId) -> Result<(Ending, OutputSize), Lost> {
-        let engine = self.node.engine.clone();
+        let (node, engine) = (self.node.clone(), self.node.engine.clone());
         let Some(container) = inspect(&engine, id).await else {
             return Ok((Ending::engine_fault("the container vanished"), self.shipped().await));
         };
         // Output is shipped only after this stands in the log.
         let fresh = self.job.held().is_some_and(|claim| claim.started.is_none());
-        let mut frozen = container.state == ContainerState::Paused;
-        let node = self.node.clone();
-        loop {
-            let epoch = self.ours().filter(|_| !frozen);
-            let Some(epoch) = epoch else {
-                self.freeze(id).await;
-                self.hold().await?;
-                self.thaw(id).await;
-                frozen = false;
-                continue;
-            };
-            // Not for longer than the lease holds: the container runs meanwhile.
-            tokio::select! {
-                biased;
-                () = node.fence.left(epoch) => {}
-                started = self.started(&container) => break started?,
-            }
-        }
+        self.announce(id, &container).await?;
         tracing::info!(container = container.name, image = owner::image_of(&container), "running");
         let (exited, has_exited) = watch::channel(false);
         let shipper = Shipper {
             engine: engine.clone(),
-            clock: self.node.clock.clone(),
+            clock: node.clock.clone(),
             container: id.clone(),
-            chunks: Chunks::new(self.node.fleet.store.clone(), self.job.id.clone(), self.attempt),
+            chunks: Chunks::new(node.fleet.store.clone(), self.job.id.clone(), self.attempt),
             fresh,
             exited: has_exited,
         };
-        let mut ship = pin!(shipper.run().fuse());
+        let mut ship = pin!(ship(node.clone(), self.job.id.clone(), self.attempt, shipper).fuse());
         let mut wait = pin!(until_exit(engine.clone(), id.clone()).fuse());
         let mut limits = pin!(self.limits(&container).fuse());
         let mut stop: BoxFuture<'static, ()> = futures::future::pending().boxed();
@@ -77,8 +74,10 @@ impl Run {
                     None
                 }
                 shipped = &mut ship, if output.is_none() => {
-                    output = Some(shipped.map_err(|_| Lost)?);
-                    None
+                    let shipped = shipped?;
+                    let unkept = shipped.unkept.is_some();
+                    output = Some(shipped);
+                    unkept.then_some(Reason::Preempted)
                 }
                 // To stop a container thaws it, which is not ours to do while we are cut off, unless
                 // that is what the job wants then.
@@ -102,8 +101,30 @@ impl Run {
                 tracing::info!(?reason, grace = %self.job.spec.grace, "stopping");
                 stop = stop_container(engine.clone(), id.clone(), self.job.spec.grace.0).boxed();
             }
-            if let (Some(found), Some(output)) = (&found, output) {
-                return Ok((ending(found, asked), output));
+            if let (Some(found), Some(shipped)) = (&found, &output) {
+                return Ok((ending(found, asked, shipped), shipped.size));
+            }
+        }
+    }
+
+    /// Writes that the container runs, as soon as the job is this node's and the container is thawed.
+    async fn announce(&mut self, id: &ContainerId, container: &Container) -> Result<(), Lost> {
+        let mut frozen = container.state == ContainerState::Paused;
+        let node = self.node.clone();
+        loop {
+            let epoch = self.ours().filter(|_| !frozen);
+            let Some(epoch) = epoch else {
+                self.freeze(id).await;
+                self.hold().await?;
+                self.thaw(id).await;
+                frozen = false;
+                continue;
+            };
+            // Not for longer than the lease holds: the container runs meanwhile.
+            tokio::select! {
+                biased;
+                () = node.fence.left(epoch) => {}
+                started = self.started(container) => return started,
             }
         }
     }
@@ -116,7 +137,7 @@ impl Run {
             OnIsolation::Stop => Some(Reason::Preempted),
             OnIsolation::Freeze => {
                 tracing::warn!("frozen: this node is cut off, and the job may be given to another");
-                self.pause(id, true).await;
+                self.pause(id).await;
                 None
             }
         }
@@ -126,15 +147,20 @@ impl Run {
         // The guard freezes one that is to be stopped as well.
         if self.job.spec.on_isolation != OnIsolation::Continue {
             tracing::info!("thawed: the job is still this node's");
-            self.pause(id, false).await;
+            let mut patience = Patience::default();
+            // Each try for itself: the engine may not answer until the job is somebody else's.
+            while self.ours().is_some() {
+                match self.node.engine.unpause(id).await {
+                    Ok(()) | Err(EngineError::NoSuchContainer { .. }) => return,
+                    Err(error) => patience.wait("the container's thaw", &error).await,
+                }
+            }
         }
     }
 
-    async fn pause(&self, id: &ContainerId, pause: bool) {
-        let engine = &self.node.engine;
+    async fn pause(&self, id: &ContainerId) {
         insist("the container's pause", || async move {
-            let done = if pause { engine.pause(id).await } else { engine.unpause(id).await };
-            match done {
+            match self.node.engine.pause(id).await {
                 Err(EngineError::NoSuchContainer { .. }) => Ok(()),
                 done => done,
             }
@@ -163,21 +189,49 @@ impl Run {
     }
 }
 
-fn ending(found: &Found, asked: Option<Reason>) -> Ending {
+fn ending(found: &Found, asked: Option<Reason>, shipped: &Shipped) -> Ending {
+    if let (Some(message), Some(Reason::Preempted)) = (&shipped.unkept, asked) {
+        // Stopped for that alone.
+        return Ending::engine_fault(message);
+    }
     match found {
         Found::Exited { exit, engine_went } => Ending::from_exit(exit, asked, *engine_went),
         Found::Gone => Ending::engine_fault("the container was removed by somebody else while it ran"),
     }
 }
 
+/// Ships the output. What cannot be written on is not by itself a sign that the job is somebody else's:
+/// only the log says that.
+async fn ship(node: Arc<Node>, job: JobId, attempt: Attempt, mut shipper: Shipper) -> Result<Shipped, Lost> {
+    loop {
+        let error = match shipper.clone().run().await {
+            Ok(size) => return Ok(Shipped { size, unkept: None }),
+            Err(error) => error,
+        };
+        let log = insist("the job's log", || node.log.read(&job)).await;
+        if !log.is_some_and(|job| job.is_held_by(&node.id, attempt)) {
+            return Err(Lost);
+        }
+        tracing::warn!(error = %Chain(&error), "the output cannot be written on");
+        if matches!(error, OutputError::Taken { .. }) {
+            // By a late request of an earlier run of this agent.
+            shipper.fresh = false;
+            continue;
+        }
+        let chunks = insist("the output's size", || shipper.chunks.count()).await;
+        let unkept = Some(format!("its output cannot be kept: {}", Chain(&error)));
+        return Ok(Shipped { size: OutputSize { chunks }, unkept });
+    }
+}
+
 /// The container, once the engine answers; `None` where it has none of that id.
 async fn inspect(engine: &Arc<dyn Engine>, id: &ContainerId) -> Option<Container> {
-    crate::patience::insist("the container's state", || engine.inspect(id)).await
+    insist("the container's state", || engine.inspect(id)).await
 }
 
 /// Stops it with notice, and does so again if the engine could not.
 async fn stop_container(engine: Arc<dyn Engine>, id: ContainerId, grace: Duration) {
-    let mut patience = crate::patience::Patience::default();
+    let mut patience = Patience::default();
     loop {
         match engine.stop(&id, grace).await {
             Ok(()) | Err(EngineError::NoSuchContainer { .. }) => return,

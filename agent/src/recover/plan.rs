@@ -27,6 +27,12 @@ pub struct Plan {
     pub remove: Vec<Container>,
 }
 
+/// Whether the claim that a marker was made for may still be on its way to the log, from an earlier run of
+/// this agent. Then the marker is all that will tell of it; what comes of it is the sweep's to find out.
+fn may_come(job: &Job, marker: &Marker) -> bool {
+    job.is_waiting() && job.next_attempt() == marker.round
+}
+
 /// Decides on all containers of this node and all jobs that its shelf names; `jobs` has those of
 /// both that exist.
 pub fn plan(
@@ -48,8 +54,9 @@ pub fn plan(
         }
     }
     let shelf: BTreeSet<JobId> = markers.iter().map(|marker| marker.job.clone()).collect();
-    let is_over =
-        |marker: &Marker| jobs.get(&marker.job).is_none_or(|job| !job.is_held_by(node, marker.round));
+    let is_over = |marker: &Marker| {
+        jobs.get(&marker.job).is_none_or(|job| !job.is_held_by(node, marker.round) && !may_come(job, marker))
+    };
     plan.over = markers.into_iter().filter(is_over).collect();
     for (id, job) in std::mem::take(&mut jobs) {
         let claim = job.held().filter(|claim| claim.node == *node).cloned();
@@ -63,10 +70,11 @@ pub fn plan(
                 let stage = if claim.started.is_some() { Stage::Gone } else { Stage::Claimed };
                 plan.resume.push((job, holding, stage));
             }
-            (None, _) if shelf.contains(&id) => {
-                let attempt = job.attempt.unwrap_or(Attempt::FIRST);
-                plan.settle.push((job, attempt));
-            }
+            (None, _) if shelf.contains(&id) => match job.attempt {
+                Some(attempt) => plan.settle.push((job, attempt)),
+                None if job.phase().is_final() => plan.settle.push((job, Attempt::FIRST)),
+                None => {}
+            },
             (None, _) => {}
         }
     }

@@ -134,10 +134,20 @@ fn what_is_not_ours_is_removed_and_tidied() {
     assert_eq!(fate(Was::Done, None, true), "settle");
     assert_eq!(fate(Was::Requeued, running(), true), "settle, remove");
     assert_eq!(fate(Was::HeldElsewhere, running(), true), "settle, remove");
-    assert_eq!(fate(Was::Queued, None, true), "settle");
     assert_eq!(fate(Was::Done, running(), false), "remove");
     // Of an attempt that is not the one that is held.
     assert_eq!(fate(Was::Started, Some(container("j", 2, ContainerState::Running)), true), "gone, remove");
+}
+
+#[test]
+fn a_claim_that_may_still_come_keeps_its_marker() {
+    let jobs = BTreeMap::from([(id("j"), job("j", Was::Queued))]);
+    let plan = plan::plan(&node("me"), Vec::new(), vec![marker("j")], jobs);
+    assert!(plan.over.is_empty() && plan.settle.is_empty(), "{plan:?}");
+    let of_the_next = Marker::held(&id("j"), &node("me"), Attempt(2));
+    let jobs = BTreeMap::from([(id("j"), job("j", Was::Requeued))]);
+    let plan = plan::plan(&node("me"), Vec::new(), vec![marker("j"), of_the_next], jobs);
+    assert_eq!((plan.over, plan.settle.len()), (vec![marker("j")], 1));
 }
 
 #[test]
@@ -176,8 +186,10 @@ proptest! {
             prop_assert!(jobs[job].held().is_some_and(|claim| claim.node == node("me")));
         }
         for marker in &markers {
-            let held = jobs[&marker.job].is_held_by(&node("me"), marker.round);
-            prop_assert_eq!(!held, plan.over.contains(marker));
+            let job = &jobs[&marker.job];
+            let held = job.is_held_by(&node("me"), marker.round);
+            let may_come = job.is_waiting() && job.next_attempt() == marker.round;
+            prop_assert_eq!(!held && !may_come, plan.over.contains(marker));
         }
         for (job, held) in &jobs {
             if held.held().is_some_and(|claim| claim.node == node("me")) {

@@ -14,7 +14,9 @@ mod node;
 use std::{collections::BTreeSet, sync::Arc};
 
 use shared::{
+    clock::Chance,
     id::{LaneId, NodeId, Timestamp},
+    index::Aged,
     log::LogError,
     node::{NodeError, NodeRecord},
     queue::QueueError,
@@ -27,7 +29,8 @@ use crate::{node::Node, pace::Pace, patience::Chain};
 /// How many lanes one sweep looks at.
 const LANES: usize = 3;
 
-/// How many logs one sweep reads for one shelf.
+/// How many logs one sweep reads for one shelf, drawn at random: those that lie there longest may be
+/// right where they are, and there may be many.
 const LOGS: usize = 32;
 
 /// Why a sweep broke off; the next one is soon.
@@ -80,6 +83,16 @@ async fn sweep(node: &Arc<Node>) -> Result<(), SweepError> {
         node::sweep(node, &other, now).await?;
     }
     Ok(())
+}
+
+/// As many of these as one sweep reads, drawn at random.
+fn drawn<'m>(markers: impl Iterator<Item = &'m Aged>, chance: &Chance) -> Vec<&'m Aged> {
+    let mut all: Vec<&Aged> = markers.collect();
+    let mut drawn = Vec::new();
+    while drawn.len() < LOGS && !all.is_empty() {
+        drawn.push(all.swap_remove(chance.below(all.len())));
+    }
+    drawn
 }
 
 /// Some lanes in which jobs wait, drawn at random.

@@ -8,8 +8,9 @@ use shared::{
 };
 
 use super::{
-    LOGS, SweepError,
+    SweepError,
     decide::{self, Repair},
+    drawn,
     lane::move_marker,
 };
 use crate::{
@@ -21,7 +22,8 @@ use crate::{
 pub(super) async fn sweep(node: &Arc<Node>, other: &NodeId, now: Timestamp) -> Result<(), SweepError> {
     let shelf = node.index.held_shelf(other).await?;
     let record = NodeRecord::read(&node.fleet.store, other).await?;
-    for marker in shelf.iter().filter(|marker| decide::is_ripe(marker, now)).take(LOGS) {
+    let ripe = shelf.iter().filter(|marker| decide::is_ripe(marker, now));
+    for marker in drawn(ripe, &node.chance) {
         let (id, from) = (&marker.marker.job, &marker.marker);
         let job = node.log.read(id).await?;
         match decide::held(marker, job.as_ref(), other, record.as_ref(), now) {

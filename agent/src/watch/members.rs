@@ -3,6 +3,8 @@
 //!
 //! The view is renewed page by page, a thousand names in one request once a minute, round and round:
 //! what a node spends on it does not grow with the fleet. It may be minutes old, which does no harm.
+//! Records that nobody has written for long are left out: machines that come and go leave them, and a
+//! fleet of thousands of such would hardly look at those that live.
 
 use std::{
     cmp::Ordering,
@@ -10,9 +12,10 @@ use std::{
     time::Duration,
 };
 
+use chrono::TimeDelta;
 use shared::{
     clock::Chance,
-    id::NodeId,
+    id::{NodeId, Timestamp},
     node::NodeRecord,
     store::{Key, Listed, PAGE},
 };
@@ -22,6 +25,10 @@ use crate::{node::Node, patience::Chain};
 /// How often a page is read.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// How much older than the newest a record may be. A node is found to be lost long before that, at the
+/// longest lease that there is.
+const GONE: TimeDelta = TimeDelta::hours(3);
+
 #[derive(Debug, Default)]
 struct View {
     /// In the order of their keys.
@@ -29,6 +36,8 @@ struct View {
     /// Where the next page begins: after this name, or at the beginning.
     after: Option<NodeId>,
     read: Option<Duration>,
+    /// When the newest record was written, by the store's clock.
+    newest: Option<Timestamp>,
 }
 
 /// The membership as one node sees it.
@@ -88,19 +97,29 @@ impl Members {
 
     /// What a listing that began after a name says, and whether it reached the end.
     fn take(&self, after: Option<&NodeId>, page: &[Listed], to_the_end: bool, now: Duration) {
-        let mut listed: Vec<NodeId> =
-            page.iter().filter_map(|object| NodeRecord::name_of(&object.key)).collect();
-        listed.sort_by(by_key);
-        let last = listed.last().filter(|_| !to_the_end).cloned();
         let mut view = self.view();
+        view.newest = view.newest.max(page.iter().map(|object| object.modified).max());
+        let newest = view.newest;
+        let mut listed: Vec<(NodeId, bool)> = page
+            .iter()
+            .filter_map(|object| Some((NodeRecord::name_of(&object.key)?, !is_gone(object, newest))))
+            .collect();
+        listed.sort_by(|(a, _), (b, _)| by_key(a, b));
+        let last = listed.last().filter(|_| !to_the_end).map(|(name, _)| name.clone());
         let from = after.map_or(0, |after| view.names.partition_point(|name| by_key(name, after).is_le()));
         let to = last
             .as_ref()
             .map_or(view.names.len(), |last| view.names.partition_point(|name| by_key(name, last).is_le()));
-        view.names.splice(from..to, listed);
+        let names = listed.into_iter().filter_map(|(name, is_here)| is_here.then_some(name));
+        view.names.splice(from..to, names);
         view.after = last;
         view.read = Some(now);
     }
+}
+
+/// Whether a record has not been written for so long that its node is none of the fleet any more.
+pub(super) fn is_gone(record: &Listed, newest: Option<Timestamp>) -> bool {
+    newest.is_some_and(|newest| newest - record.modified > GONE)
 }
 
 #[cfg(test)]
@@ -112,7 +131,7 @@ mod tests {
     }
 
     fn listed(names: impl Iterator<Item = usize>) -> Vec<Listed> {
-        let modified = shared::id::Timestamp::UNIX_EPOCH;
+        let modified = Timestamp::UNIX_EPOCH;
         names.map(|n| Listed { key: NodeRecord::key(&node(n)), modified, tag: None }).collect()
     }
 
@@ -132,9 +151,30 @@ mod tests {
     }
 
     #[test]
+    fn machines_that_came_and_went_are_none_of_the_fleet() {
+        let members = Members::default();
+        let mut page = listed(0..1000);
+        for object in page.iter_mut().step_by(100) {
+            object.modified += GONE + TimeDelta::seconds(1);
+        }
+        members.take(None, &page, false, Duration::ZERO);
+        assert_eq!((members.count(), members.view().after.clone()), (10, Some(node(999))));
+        // By the newest of all pages, not of this one.
+        members.take(Some(&node(999)), &listed(1000..1010), true, Duration::ZERO);
+        assert_eq!(members.count(), 10);
+        page.iter_mut().for_each(|object| object.modified = page_time());
+        members.take(None, &page, true, Duration::ZERO);
+        assert_eq!(members.count(), 1000, "who is back is one of it again");
+    }
+
+    fn page_time() -> Timestamp {
+        Timestamp::UNIX_EPOCH + GONE * 2
+    }
+
+    #[test]
     fn pages_are_in_the_order_of_keys() {
         let names = ["a", "a-b", "a.b", "ab"].map(|name| NodeId::new(name).expect("valid"));
-        let modified = shared::id::Timestamp::UNIX_EPOCH;
+        let modified = Timestamp::UNIX_EPOCH;
         let mut objects: Vec<Listed> =
             names.iter().map(|name| Listed { key: NodeRecord::key(name), modified, tag: None }).collect();
         objects.sort_by(|a, b| a.key.cmp(&b.key));

@@ -56,13 +56,23 @@ struct RollCall {
     /// The next listing is not before this.
     due: Duration,
     ends: Duration,
+    /// The nodes that have a shelf, once that was asked.
+    holders: Option<BTreeSet<NodeId>>,
 }
 
 impl RollCall {
     fn begin(node: &Node) -> Self {
         let (now, settings) = (node.clock.elapsed(), node.fleet.settings());
         let ends = now + settings.lease.0 + settings.lease.0 / LISTINGS * 2;
-        Self { watch: Watch::default(), due: now, ends }
+        Self { watch: Watch::default(), due: now, ends, holders: None }
+    }
+
+    /// Whether there are jobs on a node's shelf; if that cannot be told, there may be.
+    async fn holds(&mut self, node: &Node, name: &NodeId) -> bool {
+        if self.holders.is_none() {
+            self.holders = node.index.holders().await.ok().map(BTreeSet::from_iter);
+        }
+        self.holders.as_ref().is_none_or(|holders| holders.contains(name))
     }
 }
 
@@ -107,13 +117,18 @@ impl Watcher {
             }
         };
         let look = began..self.node.clock.elapsed();
+        let newest = listed.iter().map(|object| object.modified).max();
         for object in &listed {
             let (Some(name), Some(sight)) = (NodeRecord::name_of(&object.key), Sight::of_listed(object))
             else {
                 continue;
             };
             if name != self.node.id && roll.watch.saw(&name, sight, look.clone(), lease).is_some() {
-                self.found_silent(&name, object).await;
+                // Of a machine that came and went long ago nothing is left but its record, or its shelf
+                // tells of it.
+                if !members::is_gone(object, newest) || roll.holds(&self.node, &name).await {
+                    self.found_silent(&name, object).await;
+                }
             }
         }
         if look.end < roll.ends {

@@ -298,7 +298,7 @@ impl Client {
             return Err(ClientError::NotFinished { id: id.clone(), state: job.phase().as_str() });
         }
         let mut queued = job.clone();
-        queued.state = State::Queued { since: self.now(), not_before: None, avoid: None, last: None };
+        queued.retry(self.now());
         self.index.add(&queued).await?;
         let ours = self.log.append(&mut job, |job| job.phase().is_final().then_some(Event::Retried)).await?;
         if let Some(entry) = ours {

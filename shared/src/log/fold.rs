@@ -28,7 +28,7 @@ pub struct Job {
     pub submitted_at: Timestamp,
     /// What its ended attempts were charged to.
     pub tally: Tally,
-    /// The last attempt that was begun.
+    /// The last attempt that was begun, or given up before anybody began it.
     pub attempt: Option<Attempt>,
     /// Whether it waits, runs, or is finished.
     pub state: State,
@@ -285,10 +285,7 @@ impl Job {
                 self.finish(Phase::Rejected, entry.at, Some(reason.clone()));
             }
             (Event::Retried, State::Done { .. }) => {
-                self.tally = Tally::default();
-                self.cancel_requested = None;
-                self.local = false;
-                self.state = State::Queued { since: entry.at, not_before: None, avoid: None, last: None };
+                self.retry(entry.at);
             }
             (
                 Event::Submitted(_)
@@ -305,6 +302,18 @@ impl Job {
         }
         self.next = self.next.next();
         Ok(())
+    }
+
+    /// Lets a finished job wait again, as if it was new. One that nobody claimed waits for another
+    /// attempt than before: what was meant for the earlier wait, and comes late, does not touch this one.
+    pub(crate) fn retry(&mut self, at: Timestamp) {
+        if matches!(self.state, State::Done { outcome: None, .. }) {
+            self.attempt = Some(self.next_attempt());
+        }
+        self.tally = Tally::default();
+        self.cancel_requested = None;
+        self.local = false;
+        self.state = State::Queued { since: at, not_before: None, avoid: None, last: None };
     }
 
     fn claim(&mut self, claimed: &Claimed, at: Timestamp) {
@@ -374,10 +383,15 @@ impl Job {
         self.held().is_some_and(|claim| claim.node == *node && claim.attempt == attempt)
     }
 
+    /// Whether it waits for a node.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Queued { .. })
+    }
+
     /// Whether it waits for whichever node takes it; what waits for its author's own process alone has
     /// no message in its lane's queue.
     pub fn is_for_anybody(&self) -> bool {
-        matches!(self.state, State::Queued { .. }) && !self.local
+        self.is_waiting() && !self.local
     }
 
     /// What listings say of it, as far as the log tells: a parked job is `Queued` here.

@@ -136,6 +136,15 @@ fn a_retry_by_hand_begins_the_count_anew() {
     assert_eq!((job.tally, job.attempt), (Tally::default(), Some(Attempt(2))));
 }
 
+#[test]
+fn a_job_that_nobody_claimed_waits_for_another_attempt_after_a_retry() {
+    let events = [submitted(spec()), Event::Cancelled, Event::Retried, claimed(2)];
+    let job = fold(&events[..3]).expect("valid");
+    assert_eq!((job.next_attempt(), job.tally), (Attempt(2), Tally::default()));
+    assert_eq!(fold(&events).expect("valid").attempt, Some(Attempt(2)));
+    assert!(fold(&[events[0].clone(), Event::Cancelled, Event::Retried, claimed(1)]).is_err());
+}
+
 #[rstest::rstest]
 #[case(Outcome::Succeeded, Some(0), 0)]
 #[case(Outcome::Exited, Some(7), 7)]
@@ -223,11 +232,11 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 proptest! {
     /// Whatever is offered, the fold takes only what can follow, and what it takes keeps the
-    /// order: attempts count up by one, and nothing but a retry follows an end.
+    /// order: attempts count up, by one where none was given up, and nothing but a retry follows an end.
     #[test]
     fn no_sequence_of_events_makes_an_impossible_job(events in prop::collection::vec(any_event(), 0..60)) {
         let mut job = fold(&[submitted(spec())]).expect("valid");
-        let mut claims = 0;
+        let (mut last, mut given_up) = (0, 0);
         for event in events {
             let before = job.clone();
             let taken = job.apply(&entry(job.next.0, event.clone()));
@@ -237,12 +246,13 @@ proptest! {
             }
             prop_assert_eq!(job.next, before.next.next());
             if let Event::Claimed(claim) = &event {
-                claims += 1;
-                prop_assert_eq!(claim.attempt, Attempt(claims));
+                prop_assert_eq!(claim.attempt, Attempt(last + 1 + std::mem::take(&mut given_up)));
+                last = claim.attempt.0;
                 prop_assert_eq!(before.phase(), Phase::Queued);
             }
             if before.phase().is_final() {
                 prop_assert_eq!(&event, &Event::Retried);
+                given_up += u32::from(matches!(before.state, State::Done { outcome: None, .. }));
             }
         }
     }

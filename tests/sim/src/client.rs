@@ -1,7 +1,13 @@
 //! People and programs that use the fleet: they submit, cancel and retry, give up or try again,
 //! and their computers crash as well.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use shared::{
     client::{Cancel, Client, ClientError},
@@ -28,12 +34,20 @@ pub struct Desk {
     /// The computer.
     pub host: Arc<Host>,
     services: Services,
+    /// Whether somebody still wants something here.
+    busy: AtomicBool,
 }
 
 impl Desk {
     /// A computer of this name.
     pub fn new(name: &str, services: &Services) -> Arc<Self> {
-        Arc::new(Self { host: Host::new(name, &services.world), services: services.clone() })
+        let host = Host::new(name, &services.world);
+        Arc::new(Self { host, services: services.clone(), busy: AtomicBool::new(false) })
+    }
+
+    /// Whether something is being done here.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) && self.host.is_up()
     }
 
     /// A client that has just been started here.
@@ -47,13 +61,15 @@ impl Desk {
     /// Does what is wanted, and again after an error. Never returns where its computer crashes.
     pub async fn fulfil(&self, wish: Wish) {
         let client = self.client();
+        self.busy.store(true, Ordering::Relaxed);
         for _ in 0..20 {
             match self.attempt(&client, &wish).await {
-                Ok(()) => return,
+                Ok(()) => break,
                 Err(error) => self.services.world.note(&self.host.name, format_args!("hears: {error}")),
             }
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
+        self.busy.store(false, Ordering::Relaxed);
     }
 
     async fn attempt(&self, client: &Client, wish: &Wish) -> Result<(), ClientError> {

@@ -71,15 +71,11 @@ impl Scenario {
             let id = JobId::new(format!("job{number}")).expect("an id");
             let first = at();
             wishes.push((first, Wish::Submit(id.clone(), Box::new(job(world, theme)))));
-            if world.odds(0.1) {
-                wishes.push((first + world.seconds(0, 60), Wish::Cancel(id.clone())));
-            }
-            if world.odds(0.1) {
-                wishes.push((first + world.seconds(30, 300), Wish::Retry(id)));
-            }
+            wishes.extend(theme.wishes(world, &id).into_iter().map(|(later, wish)| (first + later, wish)));
         }
         let fault = |_| (at(), theme.fault(world, nodes.len(), &services.settings));
         let mut faults: Vec<(Duration, Fault)> = (0..world.number(0..=8)).map(fault).collect();
+        faults.extend(theme.weather(busy).map(|weather| (Duration::ZERO, weather)));
         wishes.sort_by_key(|(at, _)| *at);
         faults.sort_by_key(|(at, _)| *at);
         Self { nodes, wishes, faults }
@@ -103,8 +99,10 @@ pub async fn run(world: &World, place: Option<Option<Place>>) -> u64 {
         world.spawn(fault.strike(fleet));
     }
     let busy = scenario.wishes.iter().map(|(at, _)| *at).max().unwrap_or_default();
+    let mut desks = Vec::new();
     for (number, (at, wish)) in scenario.wishes.into_iter().enumerate() {
         let desk = Desk::new(&format!("desk{number}"), &services);
+        desks.push(desk.clone());
         let crashes = (place.is_none() && world.odds(0.1)).then(|| world.number(0..=6));
         world.spawn(async move {
             tokio::time::sleep(at).await;
@@ -125,7 +123,7 @@ pub async fn run(world: &World, place: Option<Option<Place>>) -> u64 {
     }
     live(&fleet, last).await;
     fleet.heal();
-    settle(&fleet).await;
+    settle(&fleet, &desks).await;
     let observer = Desk::new("observer", &services);
     rest::check(&fleet, &observer.client()).await;
     world.end();
@@ -141,11 +139,12 @@ async fn live(fleet: &Fleet, until: Duration) {
 }
 
 /// Waits for rest.
-async fn settle(fleet: &Fleet) {
+async fn settle(fleet: &Fleet, desks: &[Arc<Desk>]) {
     let world = fleet.world();
     let until = world.elapsed() + REST;
     while world.watch().broken().is_none() {
-        let Some(why) = rest::unrest(fleet) else { return };
+        let busy = desks.iter().any(|desk| desk.is_busy()).then(|| "people are at work".to_owned());
+        let Some(why) = busy.or_else(|| rest::unrest(fleet)) else { return };
         if world.elapsed() > until {
             let what = format!("(1) the fleet does not come to rest within {REST:?}: {why}");
             return world.watch().breaks(world, what);

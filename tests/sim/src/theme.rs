@@ -1,9 +1,12 @@
 //! What a seed is mostly about. Drawn evenly, some of the places where things can go wrong would be
 //! met once in ten thousand seeds: each theme but the first keeps to one of them.
 
-use shared::{fleet::Settings, units::Span};
+use std::time::Duration;
+
+use shared::{fleet::Settings, id::JobId, units::Span};
 
 use crate::{
+    client::Wish,
     fault::Fault,
     host::Edge,
     script::Script,
@@ -24,16 +27,19 @@ pub enum Theme {
     Relapses,
     /// The sweep never rests, and the store is slow: it sees everything half done.
     Sweeping,
+    /// People cancel jobs that wait and want them back, the store is slow, and messages are lost.
+    SecondThoughts,
 }
 
 impl Theme {
     /// Draws one.
     pub fn draw(world: &World) -> Self {
-        match world.number(0..=5) {
+        match world.number(0..=7) {
             0..=2 => Self::Anything,
-            3 => Self::AroundTheLease,
-            4 => Self::Relapses,
-            _ => Self::Sweeping,
+            3..=4 => Self::AroundTheLease,
+            5 => Self::Relapses,
+            6 => Self::Sweeping,
+            _ => Self::SecondThoughts,
         }
     }
 
@@ -67,20 +73,42 @@ impl Theme {
         Script { runs, exit: *world.pick(exits), lines, deaf: world.odds(0.1) }
     }
 
+    /// What people want of a job after they have submitted it, and how much later.
+    pub fn wishes(self, world: &World, id: &JobId) -> Vec<(Duration, Wish)> {
+        let mut wishes = Vec::new();
+        if self == Self::SecondThoughts && world.odds(0.5) {
+            // Each soon after the one before it.
+            let mut later = world.seconds(0, 20);
+            for _ in 0..world.number(1..=2) {
+                wishes.push((later, Wish::Cancel(id.clone())));
+                wishes.push((later + world.seconds(0, 20), Wish::Retry(id.clone())));
+                later += world.seconds(0, 40);
+            }
+            return wishes;
+        }
+        if world.odds(0.1) {
+            wishes.push((world.seconds(0, 60), Wish::Cancel(id.clone())));
+        }
+        if world.odds(0.1) {
+            wishes.push((world.seconds(30, 300), Wish::Retry(id.clone())));
+        }
+        wishes
+    }
+
+    /// What goes wrong all the time.
+    pub fn weather(self, busy: Duration) -> Option<Fault> {
+        (self == Self::AroundTheLease).then(|| slow(busy))
+    }
+
     /// One thing that goes wrong.
     pub fn fault(self, world: &World, nodes: usize, settings: &Settings) -> Fault {
         let (lease, beat) = (settings.lease.0, settings.beat.0);
         let node = usize::try_from(world.number(0..=nodes as u64 - 1)).expect("an index");
-        let slow = |time| {
-            let toxic = Toxic { slow: 0.3, ..Toxic::default() };
-            Fault::Storm { peer: Peer::Store, toxic, time }
-        };
         let usual = self == Self::Anything || world.odds(0.2);
         match self {
             _ if usual => Fault::draw(world, nodes, lease),
-            Self::AroundTheLease if world.odds(0.3) => slow(world.span(lease, lease * 2)),
             Self::AroundTheLease => {
-                let time = world.span(lease - beat * 2, lease + beat * 3);
+                let time = world.span(lease - beat, lease + beat * 2);
                 Fault::Cut { node, peers: vec![Peer::Store], time }
             }
             Self::Relapses => {
@@ -88,11 +116,18 @@ impl Theme {
                 let down = world.span(lease, lease * 3);
                 Fault::Crash { node, effects: world.number(0..=40), edge, down }
             }
+            Self::SecondThoughts if world.odds(0.3) => Fault::Purge,
             Self::Sweeping if world.odds(0.3) => {
                 let time = world.seconds(1, 30);
                 Fault::Cut { node, peers: vec![Peer::Store], time }
             }
-            Self::Anything | Self::Sweeping => slow(world.span(lease / 2, lease * 2)),
+            Self::Anything | Self::Sweeping | Self::SecondThoughts => slow(world.span(lease / 2, lease * 2)),
         }
     }
+}
+
+/// The store takes its time.
+fn slow(time: Duration) -> Fault {
+    let toxic = Toxic { slow: 0.3, ..Toxic::default() };
+    Fault::Storm { peer: Peer::Store, toxic, time }
 }
