@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::{
-    client::{Client, ClientError},
-    clock::{Chance, SystemClock},
+    client::{Client, ClientError, Verdict},
+    clock::{Chance, Clock, SystemClock},
     fleet::{Fleet, Settings},
-    id::{NodeId, Seq, Team},
+    id::{JobId, NodeId, Seq, Team},
     job::JobSpec,
     lease,
     log::Author,
@@ -46,6 +46,29 @@ async fn purged_messages_are_sent_again_for_jobs_that_still_wait() {
     let depth = |name: &QueueName| queues.iter().find(|found| found.queue == *name).map(|found| found.depth);
     assert_eq!(depth(&queue).expect("listed").waiting, 4);
     assert!(depth(&QueueName::Inbox).is_some() && depth(&QueueName::Dead).is_some());
+}
+
+#[tokio::test]
+async fn a_job_that_waits_says_for_what() {
+    let client = client();
+    let window = client.fleet().settings().window as usize;
+    let mut jobs = Vec::new();
+    for _ in 0..=window {
+        jobs.push(client.submit(JobSpec::new("i"), None).await.expect("submitted").job.id);
+    }
+    let verdict =
+        async |id: &JobId| client.status(id).await.expect("known").waiting.expect("it waits").verdict;
+    let (first, last) = (&jobs[0], &jobs[window]);
+    assert_eq!((verdict(first).await, verdict(last).await), (Verdict::NoNodes, Verdict::NoNodes));
+    let ready = NodeRecord { at: SystemClock.now(), mode: Mode::Ready, problems: Vec::new(), ..node() };
+    let store = &client.fleet().store;
+    ready.write(store).await.expect("written");
+    assert_eq!((verdict(first).await, verdict(last).await), (Verdict::Soon, Verdict::Parked));
+    NodeRecord { mode: Mode::Draining, ..ready }.write(store).await.expect("written");
+    assert_eq!(verdict(last).await, Verdict::Closed);
+    let lanes = client.lanes().await.expect("lists");
+    assert_eq!((lanes[0].when_empty.len(), lanes[0].never.len()), (0, 1));
+    assert!(lanes[0].never[0].why.iter().any(|why| why.to_string().contains("draining")), "{lanes:?}");
 }
 
 #[tokio::test]

@@ -73,6 +73,9 @@ fn what_init_prints_is_all_that_an_agent_and_a_producer_need() {
     for listing in ["ps", "nodes", "lanes"] {
         cloud.world().run([listing]).ok();
     }
+    let doctor = cloud.world().command(["doctor"]).envs(env.iter().cloned()).output().expect("starts");
+    let found = String::from_utf8_lossy(&doctor.stdout);
+    assert!(found.contains("ok    queue: a message came back") && found.contains("ok    store:"), "{found}");
     assert_eq!(agent.stop(), 0);
     assert_eq!((door.denied(), cloud.door().denied()), (Vec::new(), Vec::new()));
 }

@@ -145,6 +145,9 @@ fn a_drained_agent_takes_nothing_until_it_is_resumed() {
         (nodes[0]["mode"] == "draining").then_some(())
     });
     assert_eq!(world.state(&id), "queued");
+    let why = world.run(["status", &id]).ok();
+    assert!(why.contains("the nodes that would fit take no jobs at present"), "{why}");
+    assert!(why.contains("it is draining"), "{why}");
     drain(&["--resume"]);
     world.until(&id, "succeeded");
 }

@@ -10,7 +10,7 @@ use shared::{
     clock::{Chance, SystemClock},
     fleet::Fleet,
     node::Mode,
-    queue::{Outgoing, Queue, QueueName},
+    queue::{Outgoing, Queue, QueueError, QueueName},
     store,
 };
 
@@ -24,6 +24,10 @@ use crate::{
     patience::Chain,
     volume::Volumes,
 };
+
+/// How long a message may take to come back, look by look.
+const LOOK: Duration = Duration::from_secs(5);
+const LOOKS: u32 = 4;
 
 /// What one check found.
 #[derive(Debug, Serialize)]
@@ -123,7 +127,7 @@ async fn fleet(config: &AgentConfig) -> Vec<Check> {
     let chance = Chance::from_os();
     let probe = chained(store::probe(&fleet.store, &chance).await);
     let url = fleet.store.url().to_string();
-    let queue = chained(try_queue(&fleet, &chance).await);
+    let queue = try_queue(&fleet, &chance).await;
     let nodes = chained(Client::new(fleet, author(), clock, chance).nodes().await);
     vec![
         check("store", probe, |()| format!("{url}, conditional writes have one winner")),
@@ -135,15 +139,21 @@ async fn fleet(config: &AgentConfig) -> Vec<Check> {
     ]
 }
 
-/// Sends a message to a lane of its own and gets it back.
-async fn try_queue(fleet: &Fleet, chance: &Chance) -> Result<(), shared::queue::QueueError> {
+/// Sends a message to a lane of its own and gets it back. What an earlier look left there goes too.
+async fn try_queue(fleet: &Fleet, chance: &Chance) -> Result<(), String> {
+    let said = |error: QueueError| Chain(&error).to_string();
     let lane: QueueName = "doctor".parse().expect("a valid name");
     let message = Outgoing::new(shared::id::Team::default(), chance.nonce().to_string());
-    fleet.queue.ensure(&lane).await?;
-    fleet.queue.purge(&lane).await?;
-    fleet.queue.send(&lane, &message, Duration::ZERO).await?;
-    for received in fleet.queue.receive(&lane, 10, Duration::from_secs(5), Duration::from_secs(30)).await? {
-        fleet.queue.delete(&lane, &received.receipt).await?;
+    fleet.queue.ensure(&lane).await.map_err(said)?;
+    fleet.queue.send(&lane, &message, Duration::ZERO).await.map_err(said)?;
+    for _ in 0..LOOKS {
+        let found = fleet.queue.receive(&lane, 10, LOOK, Duration::from_secs(30)).await.map_err(said)?;
+        for received in &found {
+            fleet.queue.delete(&lane, &received.receipt).await.map_err(said)?;
+        }
+        if found.iter().any(|received| received.body == message.body) {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(format!("a message that was sent did not come back within {} s", (LOOK * LOOKS).as_secs()))
 }

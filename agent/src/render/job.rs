@@ -151,8 +151,12 @@ fn event(out: Out, entry: &Entry) -> String {
 fn explain(out: Out, waiting: &Waiting, now: Timestamp) {
     let verdict = match waiting.verdict {
         Verdict::Paused => "it pauses after its last attempt".to_owned(),
+        Verdict::Parked => "its team has as many jobs in the queue as it may (the fleet's setting window); \
+             it follows when one of them is claimed"
+            .to_owned(),
         Verdict::Soon => "a node has room for it and is about to take it".to_owned(),
         Verdict::Busy => "the nodes that fit are busy".to_owned(),
+        Verdict::Closed => "the nodes that would fit take no jobs at present".to_owned(),
         Verdict::NoHost => "no node of the fleet can run it as they are".to_owned(),
         Verdict::NoNodes => "no agent is alive in this fleet; start one with: haul agent".to_owned(),
     };

@@ -38,10 +38,14 @@ pub struct Waiting {
 pub enum Verdict {
     /// It pauses after a failed attempt.
     Paused,
+    /// It waits for its team's turn: the team has as many messages in the queue as it may.
+    Parked,
     /// A host has room for it and will take it.
     Soon,
     /// Hosts that would do are busy.
     Busy,
+    /// Hosts that would do take no jobs at present.
+    Closed,
     /// No host of the fleet can run it, as they are.
     NoHost,
     /// The fleet has no hosts that are alive.
@@ -120,7 +124,7 @@ impl Client {
     }
 
     /// Why this job waits.
-    pub(super) async fn explain(&self, job: &Job) -> Result<Waiting, ClientError> {
+    pub(super) async fn explain(&self, job: &Job, parked: bool) -> Result<Waiting, ClientError> {
         let State::Queued { since, not_before, avoid, last } = &job.state else {
             return Err(ClientError::NotFound(job.id.to_string()));
         };
@@ -133,12 +137,15 @@ impl Client {
             (fit.when_empty, fit.now) = (fit.now || fit.when_empty, false);
         }
         let not_before = not_before.filter(|time| *time > self.now());
+        let would_do = |fit: &NodeFit| fit.why.iter().all(Misfit::passes_when_empty);
         let verdict = if fits.is_empty() {
             Verdict::NoNodes
         } else if fits.iter().all(|fit| !fit.now && !fit.when_empty) {
-            Verdict::NoHost
+            if fits.iter().any(would_do) { Verdict::Closed } else { Verdict::NoHost }
         } else if not_before.is_some() {
             Verdict::Paused
+        } else if parked {
+            Verdict::Parked
         } else if fits.iter().any(|fit| fit.now) {
             Verdict::Soon
         } else {
@@ -204,8 +211,9 @@ fn node_fit(record: &NodeRecord, needs: &Needs, job: Option<&Job>) -> NodeFit {
         Mode::Stopped => Some("its agent has stopped".to_owned()),
         Mode::Ready => (!record.problems.is_empty()).then(|| record.problems.join("; ")),
     };
-    why.extend(closed.clone().map(|why| Misfit::Closed { why }));
-    let fit = NodeFit { node: record.node.clone(), now: now && closed.is_none(), when_empty, why };
+    let open = closed.is_none();
+    why.extend(closed.map(|why| Misfit::Closed { why }));
+    let fit = NodeFit { node: record.node.clone(), now: now && open, when_empty: when_empty && open, why };
     let Some(job) = job else { return fit };
     let fit = capacity_too(fit, record, &job.spec);
     let refusal = record.refusals.get(&job.lane).filter(|refusal| refusal.job.as_ref() == Some(&job.id));

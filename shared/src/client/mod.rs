@@ -200,11 +200,11 @@ impl Client {
         let history = self.log.entries(id).await?;
         let job = Job::fold(id.clone(), &history).map_err(LogError::from)?;
         let job = job.ok_or_else(|| ClientError::NotFound(id.to_string()))?;
+        let phase = self.phase(&job).await?;
         let waiting = match &job.state {
-            State::Queued { .. } => Some(self.explain(&job).await?),
+            State::Queued { .. } => Some(self.explain(&job, phase == Phase::Parked).await?),
             State::Held(_) | State::Done { .. } => None,
         };
-        let phase = self.phase(&job).await?;
         Ok(Status { job, phase, history, waiting })
     }
 
