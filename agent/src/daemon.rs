@@ -108,12 +108,11 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     crate::notify::stopping();
     tracing::info!(on_stop = ?node.config.on_stop, "stopping; a second signal stops at once");
     node.ledger.set_mode(Mode::Draining);
-    // No message is taken from now on; a long poll's answer comes back by itself.
-    life.stop_claiming().await;
+    life.stop_claiming();
     tokio::select! {
         biased;
         () = signals.next() => tracing::warn!("stopping at once; running jobs are left to the next start"),
-        () = leave(&node) => {}
+        _ = async { tokio::join!(leave(&node), life.polls_over()) } => {}
     }
     tasks.halt().await;
     life.end().await;

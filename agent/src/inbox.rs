@@ -15,6 +15,8 @@ use shared::{
     queue::{MAX_BATCH, MAX_MESSAGE, MAX_WAIT, Outgoing, Queue, QueueError, QueueName, Received},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{node::Node, patience::Chain};
 
 /// How long a message stays hidden while it is routed; a submit takes a second at most.
@@ -31,16 +33,23 @@ enum Refused {
     Later(ClientError),
 }
 
-/// Routes what comes, until it is dropped.
-pub async fn run(node: Arc<Node>) {
+/// Routes what comes, until it is dropped, or closing and no long poll is under way.
+pub async fn run(node: Arc<Node>, closing: CancellationToken) {
     let author = Author::Node { name: node.id.clone(), incarnation: node.incarnation.clone() };
     let client = Client::new(node.fleet.clone(), author, node.clock.clone(), node.chance.clone());
-    loop {
-        if !node.fleet.settings().inbox || node.fence.epoch().is_none() {
-            tokio::time::sleep(node.fleet.settings().beat.0).await;
-            continue;
+    while !closing.is_cancelled() {
+        let settings = node.fleet.settings();
+        if !settings.inbox || node.fence.epoch().is_none() {
+            tokio::select! {
+                () = closing.cancelled() => return,
+                () = tokio::time::sleep(settings.beat.0) => continue,
+            }
         }
-        match node.fleet.queue.receive(&QueueName::Inbox, MAX_BATCH, MAX_WAIT, VISIBILITY).await {
+        let received = tokio::select! {
+            () = closing.cancelled(), if settings.queue.is_embedded() => return,
+            received = node.fleet.queue.receive(&QueueName::Inbox, MAX_BATCH, MAX_WAIT, VISIBILITY) => received,
+        };
+        match received {
             Ok(messages) => {
                 for message in messages {
                     route(&node, &client, &message).await;

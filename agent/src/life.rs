@@ -4,6 +4,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use shared::queue::MAX_WAIT;
+use tokio_util::sync::CancellationToken;
+
 use crate::{beat, claim, fence, inbox, node::Node, recover, settings, sweep, task::Tasks, watch};
 
 /// How long an agent that stops goes on telling. What is left then waits on disk.
@@ -12,35 +15,45 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The tasks of an agent that has begun.
 pub struct Life {
     node: Arc<Node>,
-    claims: Tasks,
+    /// What takes messages.
+    takers: Tasks,
+    closing: CancellationToken,
     tasks: Tasks,
 }
 
 impl Life {
     /// Takes up what an earlier run left, then begins to claim and to beat.
     pub async fn begin(node: &Arc<Node>) -> Self {
-        let (claims, tasks) = (Tasks::default(), Tasks::default());
+        let (takers, tasks, closing) = (Tasks::default(), Tasks::default(), CancellationToken::new());
         tasks.spawn("events", node.events.clone().run(node.log.clone()));
         recover::recover(node).await;
-        claims.spawn("claims", claim::run(node.clone()));
+        takers.spawn("claims", claim::run(node.clone(), closing.clone()));
+        takers.spawn("inbox", inbox::run(node.clone(), closing.clone()));
         tasks.spawn("beat", beat::run(node.clone()));
         tasks.spawn("fence", fence::watch(node.clone()));
         tasks.spawn("watch", watch::run(node.clone()));
-        tasks.spawn("inbox", inbox::run(node.clone()));
         tasks.spawn("strays", recover::strays::run(node.clone()));
         tasks.spawn("sweep", sweep::run(node.clone()));
         tasks.spawn("settings", settings::watch(node.clone()));
-        Self { node: node.clone(), claims, tasks }
+        Self { node: node.clone(), takers, closing, tasks }
     }
 
-    /// No message is taken from now on; a long poll's answer comes back by itself.
-    pub async fn stop_claiming(&self) {
-        self.claims.halt().await;
+    /// No message is asked for from now on. Long polls that are under way go on to their end, which
+    /// [`Life::polls_over`] waits for: dropped, they may take a message with them.
+    pub fn stop_claiming(&self) {
+        self.closing.cancel();
+    }
+
+    /// Waits until no message is on its way here: at most as long as a poll takes.
+    pub async fn polls_over(&self) {
+        if tokio::time::timeout(MAX_WAIT * 2, self.takers.finished()).await.is_err() {
+            tracing::warn!("the queue still owes an answer; what it brings is seen again elsewhere");
+        }
     }
 
     /// Drops what still runs, as a crash would, and says goodbye.
     pub async fn end(self) {
-        self.claims.halt().await;
+        self.takers.halt().await;
         self.node.attempts.halt().await;
         self.node.events.settle(LAST_WORDS).await;
         self.tasks.halt().await;

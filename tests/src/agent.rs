@@ -93,8 +93,21 @@ impl<'w> Agent<'w> {
     /// # Panics
     /// When it does not end.
     pub fn stop(&mut self) -> i32 {
+        self.ask_to_stop();
+        self.ended()
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_stop(&self) {
+        signal(self.pid(), Signal::TERM);
+    }
+
+    /// Its exit code, once it has ended.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn ended(&mut self) -> i32 {
         let mut process = self.process.take().expect("running");
-        signal(process.id(), Signal::TERM);
         eventually("the agent ends", || process.try_wait().expect("asked")).code().unwrap_or(-1)
     }
 }

@@ -80,6 +80,21 @@ fn what_init_prints_is_all_that_an_agent_and_a_producer_need() {
     assert_eq!((door.denied(), cloud.door().denied()), (Vec::new(), Vec::new()));
 }
 
+#[test]
+fn an_agent_that_stops_takes_no_message_with_it() {
+    let cloud = Cloud::start(Kind::Ministack);
+    let (_door, env) = cloud.other_door();
+    let mut agent = agent(&cloud, "a", &env);
+    succeeds(&cloud, &hello(&cloud, &[]));
+    agent.ask_to_stop();
+    eventually("it stops", || agent.said().contains("a second signal stops at once").then_some(()));
+    // Its long poll is under way, and gets this one's message.
+    cloud.world().submit(&[], "true");
+    assert_eq!(agent.ended(), 0);
+    let lanes = cloud.world().json(["lanes", "--json"]);
+    assert_eq!(lanes[0]["depth"], json!({ "waiting": 1, "in_flight": 0, "delayed": 0 }), "{lanes}");
+}
+
 /// A client of another language, which knows nothing of haul but the inbox's name.
 const PRODUCER: &str = "
 import boto3, json

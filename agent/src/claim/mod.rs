@@ -18,6 +18,7 @@ use shared::{
     queue::{Queue, QueueError, Received},
 };
 use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::{node::Node, pace::Pace, patience::Chain};
 
@@ -34,9 +35,11 @@ type Polled = (LaneId, Result<Vec<Received>, QueueError>);
 #[derive(Debug, PartialEq, Eq)]
 enum Woken {
     /// Something was received, or may now be.
-    ToSweep,
+    Sweep,
     /// No lane has anything; those without a long poll get one.
-    ToPark,
+    Park,
+    /// Nothing more is to be taken.
+    Close,
 }
 
 /// The loop's own state.
@@ -47,14 +50,15 @@ struct Claims {
     polling: BTreeMap<LaneId, ()>,
     refresh: Pace,
     changes: watch::Receiver<()>,
+    closing: CancellationToken,
 }
 
-/// Claims jobs and runs them, until it is dropped.
-pub async fn run(node: Arc<Node>) {
+/// Claims jobs and runs them, until it is dropped, or closing and no long poll is under way.
+pub async fn run(node: Arc<Node>, closing: CancellationToken) {
     let refresh = Pace::at_once(node.fleet.clone(), |settings| settings.lane_refresh);
     let changes = node.ledger.changes();
     let (lanes, polls, polling) = (BTreeMap::new(), JoinSet::new(), BTreeMap::new());
-    Claims { node, lanes, polls, polling, refresh, changes }.run().await;
+    Claims { node, lanes, polls, polling, refresh, changes, closing }.run().await;
 }
 
 impl Claims {
@@ -65,8 +69,25 @@ impl Claims {
             while self.sweep().await {}
             self.park();
             // A lane that a long poll found empty is parked again at once, without a short poll.
-            while self.wake().await == Woken::ToPark {
-                self.park();
+            loop {
+                match self.wake().await {
+                    Woken::Sweep => break,
+                    Woken::Park => self.park(),
+                    Woken::Close => return self.see_out().await,
+                }
+            }
+        }
+    }
+
+    /// Waits for the long polls that are under way. What they bring is given back at once, since a node
+    /// that closes has room for nothing.
+    async fn see_out(&mut self) {
+        if self.node.fleet.settings().queue.is_embedded() {
+            return;
+        }
+        while let Some(polled) = self.polls.join_next().await {
+            if let Ok((lane, received)) = polled {
+                self.received(&lane, received).await;
             }
         }
     }
@@ -107,18 +128,19 @@ impl Claims {
             // A message in hand first. A poll that is parked anew is never answered at once, so
             // the others get their turn.
             biased;
+            () = self.closing.cancelled() => Woken::Close,
             Some(polled) = self.polls.join_next() => {
-                let Ok((lane, received)) = polled else { return Woken::ToPark };
+                let Ok((lane, received)) = polled else { return Woken::Park };
                 self.polling.remove(&lane);
-                if self.received(&lane, received).await { Woken::ToSweep } else { Woken::ToPark }
+                if self.received(&lane, received).await { Woken::Sweep } else { Woken::Park }
             }
             changed = self.changes.changed() => {
                 // The ledger lives as long as the node, which this loop holds.
                 debug_assert!(changed.is_ok());
-                Woken::ToSweep
+                Woken::Sweep
             }
             () = self.node.gossip.lanes.due(&self.node, &mut self.refresh) => {
-                if self.find_lanes().await { Woken::ToSweep } else { Woken::ToPark }
+                if self.find_lanes().await { Woken::Sweep } else { Woken::Park }
             }
         }
     }

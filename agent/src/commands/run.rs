@@ -17,6 +17,7 @@ use shared::{
     lane::{Fit, Needs, fit},
 };
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::{Context, agent::source, author, job, logs, progress};
 use crate::{
@@ -55,7 +56,8 @@ pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<E
     tasks.spawn("beat", beat::run(node.clone()));
     tasks.spawn("fence", fence::watch(node.clone()));
     client.submit_local(spec, id.clone()).await?;
-    claims.spawn("claims", claim::run(node.clone()));
+    // Its queue is this process's own; halting is all there is to its end.
+    claims.spawn("claims", claim::run(node.clone(), CancellationToken::new()));
     claims.spawn("events", node.events.clone().run(node.log.clone()));
     claims.spawn("pulls", progress::pulls(node.clone()));
     let code = follow(context, &client, &node, &id).await;

@@ -84,6 +84,13 @@ pub enum QueueSettings {
     },
 }
 
+impl QueueSettings {
+    /// Whether it is in this host's own hands: then a receive that is dropped takes no message with it.
+    pub fn is_embedded(&self) -> bool {
+        matches!(self, Self::Sqlite { .. })
+    }
+}
+
 fn default_window() -> u32 {
     8
 }
