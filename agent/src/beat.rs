@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use shared::node::{Mode, NodeRecord};
 
-use crate::{node::Node, pace::Pace, patience::Chain};
+use crate::{identity::Namesake, node::Node, pace::Pace, patience::Chain};
 
 /// Writes the record once, which renews the lease.
 ///
@@ -43,8 +43,11 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
 /// job two more writes.
 pub async fn run(node: Arc<Node>) {
     let mut every = Pace::at_once(node.fleet.clone(), |settings| settings.beat);
+    let mut namesake = Namesake::default();
     loop {
         every.tick().await;
+        // What is there now was written after this node's last beat if it is another's.
+        namesake.look(&node).await;
         if let Err(error) = write(&node).await {
             tracing::warn!(error = %Chain(&error), "the node's record cannot be written");
         }

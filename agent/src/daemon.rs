@@ -104,25 +104,33 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     crate::notify::ready();
 
     let mut signals = Signals::new()?;
-    signals.next().await;
+    tokio::select! {
+        biased;
+        () = signals.next() => {}
+        () = node.namesake.cancelled() => {}
+    }
     crate::notify::stopping();
-    tracing::info!(on_stop = ?node.config.on_stop, "stopping; a second signal stops at once");
+    let on_stop = if node.namesake.is_cancelled() { OnStop::Requeue } else { node.config.on_stop };
+    tracing::info!(?on_stop, "stopping; a second signal stops at once");
     node.ledger.set_mode(Mode::Draining);
     life.stop_claiming();
     tokio::select! {
         biased;
         () = signals.next() => tracing::warn!("stopping at once; running jobs are left to the next start"),
-        _ = async { tokio::join!(leave(&node), life.polls_over()) } => {}
+        _ = async { tokio::join!(leave(&node, on_stop), life.polls_over()) } => {}
     }
     tasks.halt().await;
     life.end().await;
+    if node.namesake.is_cancelled() {
+        bail!("another agent is named {} too; give this one a name of its own with --node", node.id);
+    }
     Ok(())
 }
 
-/// What becomes of the running jobs, by the configuration.
-async fn leave(node: &Node) {
+/// What becomes of the running jobs.
+async fn leave(node: &Node, on_stop: OnStop) {
     let deadline = node.config.stop_deadline.0;
-    let over = match node.config.on_stop {
+    let over = match on_stop {
         OnStop::Keep => return,
         OnStop::Wait => tokio::time::timeout(deadline, node.attempts.finished()).await,
         OnStop::Requeue => {

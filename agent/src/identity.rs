@@ -1,11 +1,12 @@
-//! One name, one agent: whoever starts under the name of one that runs refuses.
+//! One name, one agent: whoever starts under the name of one that runs refuses, and of two that have
+//! started at the same time one gives way.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use anyhow::{Result, bail};
-use shared::{lease, node::Mode};
+use shared::{id::Incarnation, lease, node::Mode};
 
-use crate::node::Node;
+use crate::{node::Node, patience::Chain};
 
 /// How many of the other's beats are waited for one: it may be slow.
 const BEATS: u32 = 3;
@@ -38,4 +39,44 @@ pub async fn check(node: &Node) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Every how many beats the record is looked at before it is written.
+const EVERY: u64 = 4;
+
+/// Another agent that writes this node's record.
+#[derive(Debug, Default)]
+pub struct Namesake(Option<(Incarnation, u64)>);
+
+impl Namesake {
+    /// Looks whether another agent writes this node's record, to be called before each beat. One that
+    /// does so again and again is alive; then the one whose incarnation comes later gives way, which
+    /// both see alike.
+    pub async fn look(&mut self, node: &Node) {
+        let beats = node.beats.load(Ordering::Relaxed);
+        if beats == 0 || (self.0.is_none() && !beats.is_multiple_of(EVERY)) || node.namesake.is_cancelled() {
+            return;
+        }
+        let record = match lease::look(&node.fleet.store, &node.id).await {
+            Ok(found) => found.map(|(record, _)| record),
+            Err(error) => return tracing::debug!(error = %Chain(&error), "cannot look at the own record"),
+        };
+        let other =
+            record.filter(|record| record.incarnation != node.incarnation && record.mode != Mode::Stopped);
+        let Some(other) = other else {
+            self.0 = None;
+            return;
+        };
+        let before = self.0.replace((other.incarnation.clone(), other.counter));
+        // A single one may be a late write of this node's own earlier run.
+        if before.is_none_or(|(who, counter)| who != other.incarnation || counter >= other.counter) {
+            return;
+        }
+        if other.incarnation < node.incarnation {
+            tracing::error!(node = %node.id, incarnation = %other.incarnation, "another agent has this name; this one gives way");
+            node.namesake.cancel();
+        } else {
+            tracing::warn!(node = %node.id, incarnation = %other.incarnation, "another agent has this name; it is to give way");
+        }
+    }
 }

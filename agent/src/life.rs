@@ -57,6 +57,9 @@ impl Life {
         self.node.attempts.halt().await;
         self.node.events.settle(LAST_WORDS).await;
         self.tasks.halt().await;
-        beat::farewell(&self.node).await;
+        // The record is the other's, where there is one.
+        if !self.node.namesake.is_cancelled() {
+            beat::farewell(&self.node).await;
+        }
     }
 }

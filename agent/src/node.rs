@@ -75,6 +75,8 @@ pub struct Node {
     pub pulling: watch::Sender<Option<PullProgress>>,
     /// Cancelled when all running jobs are to be stopped with notice and queued again.
     pub hand_back: CancellationToken,
+    /// Cancelled when this agent has to give way to another of its name.
+    pub namesake: CancellationToken,
     /// What listings call the engine, since it last answered.
     engine_name: Mutex<Option<String>>,
 }
@@ -134,6 +136,7 @@ impl Node {
             beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),
             hand_back: CancellationToken::new(),
+            namesake: CancellationToken::new(),
             engine_name: Mutex::default(),
         }
     }

@@ -1,7 +1,7 @@
 //! Nodes that die, stop and come back: their jobs go on, once, and no two copies run at a time.
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::{fleet::Settings, units::Span};
 use tests::{
     Agent, World,
@@ -167,6 +167,28 @@ fn a_second_agent_of_the_same_name_refuses_to_start() {
     let done = world.run(args.into_iter().chain([other.as_os_str()]));
     assert_eq!(done.code, 1, "{done:?}");
     assert!(done.stderr.contains("an agent named a runs already"), "{done:?}");
+}
+
+#[test]
+fn of_two_agents_of_one_name_one_gives_way() {
+    let world = world();
+    let mut a = Agent::start(&world, "a", &[]);
+    let id = world.submit(&[], "sleep 600");
+    world.until(&id, "running");
+    // As by an agent that started in the same moment, on a machine made from the same image.
+    let path = world.path("fleet/nodes/a.json");
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&path).expect("there")).expect("JSON");
+    record["incarnation"] = "0000000000000000".into();
+    let mut counter = 1;
+    eventually("it gives way", || {
+        counter += 1;
+        record["counter"] = counter.into();
+        std::fs::write(&path, record.to_string()).expect("written");
+        a.said().contains("this one gives way").then_some(())
+    });
+    assert_eq!(a.ended(), 1);
+    assert!(a.said().contains("another agent is named a too"), "{}", a.said());
+    assert_eq!((world.state(&id).as_str(), world.containers().len()), ("queued", 0));
 }
 
 #[test]
