@@ -138,9 +138,18 @@ impl Fence {
 
     /// Waits until the fence is closed, or a later epoch than this has begun. Safe to drop.
     pub async fn left(&self, epoch: Epoch) {
+        self.ends_within(epoch, Duration::ZERO).await;
+    }
+
+    /// Waits until the fence closes so soon unless the lease is renewed, or has closed. Safe to drop.
+    pub async fn ends_within(&self, epoch: Epoch, time: Duration) {
         while self.epoch() == Some(epoch) {
             let deadline = self.state().deadline;
             let left = deadline.map_or(Duration::ZERO, |deadline| deadline.left(self.clock.elapsed()));
+            if !left.is_zero() && left <= time {
+                return;
+            }
+            let left = left.saturating_sub(time);
             // Timers stand still while the machine sleeps, and the lease does not.
             tokio::time::sleep(left.clamp(Duration::from_millis(10), Duration::from_secs(5))).await;
         }

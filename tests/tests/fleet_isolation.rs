@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tests::{
     Cloud, Histories, Host, Recorder,
     emulator::Kind,
@@ -91,4 +92,27 @@ fn a_store_that_is_silent_freezes_as_one_that_is_cut_off() {
 #[test]
 fn while_the_store_is_away_from_everybody_nobody_is_lost() {
     isolate(&["a", "b"], Faults { answer: Some(503), ..Faults::default() });
+}
+
+#[test]
+fn a_job_that_is_to_be_stopped_has_ended_before_its_node_may_be_replaced() {
+    let cloud = cloud();
+    let recorder = Recorder::start(cloud.world());
+    let host = Host::start(&cloud, "a");
+    let script = "trap 'echo saved; exit 0' TERM; while true; do sleep 0.1; done";
+    let spec = json!({ "image": "haul/busybox:1", "command": ["sh", "-c", script], "on_isolation": "stop" });
+    let file = cloud.world().file("job.json", &spec.to_string());
+    let id = cloud.world().run(["submit".as_ref(), file.as_os_str()]).ok().trim().to_owned();
+    cloud.world().until(&id, "running");
+    host.door.set(Service::S3, Faults { cut: true, ..Faults::default() });
+    eventually("it has stopped", || (recorder.so_far().count("a", Change::Die) > 0).then_some(()));
+    host.door.set(Service::S3, Faults::default());
+    eventually("it runs again", || (recorder.so_far().count("a", Change::Start) > 1).then_some(()));
+    cloud.world().run(["cancel", &id]).ok();
+    cloud.world().until(&id, "cancelled");
+    assert_eq!(cloud.world().run(["logs", &id, "--attempt", "1"]).ok(), "saved\n");
+    let ended = cloud.world().events(&id, "ended");
+    assert_eq!(ended[0]["outcome"], "preempted", "{ended:?}");
+    let timeline = recorder.finish();
+    assert_eq!((timeline.broken(), timeline.count("a", Change::Pause)), (Vec::new(), 0));
 }

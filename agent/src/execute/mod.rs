@@ -17,7 +17,7 @@ mod supervise;
 
 pub mod outcome;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,8 @@ use outcome::{Ending, Reason};
 pub use owner::{Owner, freezes, gpus_of, labels_of};
 use shared::{
     id::Attempt,
+    job::OnIsolation,
+    lease::Deadline,
     log::{Ended, Event, Job, OutputSize, Resumed, Started, next_step},
     mutant::{self, Mutant},
 };
@@ -299,9 +301,15 @@ impl Run {
                 return news;
             }
             let told = self.told.is_some();
+            let (early, notice) = (self.stops_early(), Notice::Stop(Reason::Preempted));
             tokio::select! {
                 biased;
                 () = self.node.fence.left(epoch) => {}
+                () = self.node.fence.ends_within(epoch, early), if !told && !early.is_zero() => {
+                    tracing::warn!("the node is about to be cut off, and the job is to be stopped then");
+                    self.told = Some(notice);
+                    return notice;
+                }
                 () = self.node.hand_back.cancelled(), if !told => {}
                 () = self.beat.tick() => {
                     if self.node.ledger.take_paused(&self.job.id) {
@@ -313,13 +321,23 @@ impl Run {
         }
     }
 
+    /// How long before the lease ends the container is stopped, if it is not to be frozen then: its grace,
+    /// up to half of what is left after a renewal.
+    fn stops_early(&self) -> Duration {
+        if self.job.spec.on_isolation != OnIsolation::Stop {
+            return Duration::ZERO;
+        }
+        let settings = self.node.fleet.settings();
+        self.job.spec.grace.0.min(Deadline::after(Duration::ZERO, &settings).left(Duration::ZERO) / 2)
+    }
+
     /// Reads on in the job's log, for no longer than the lease holds: a store that hangs must not keep
     /// the container from being frozen. Safe to drop.
     async fn read_news(&mut self, epoch: Epoch) {
-        let node = self.node.clone();
+        let (node, early) = (self.node.clone(), self.stops_early());
         tokio::select! {
             biased;
-            () = node.fence.left(epoch) => {}
+            () = node.fence.ends_within(epoch, early) => {}
             read = node.log.refresh(&mut self.job) => {
                 if let Err(error) = read {
                     tracing::warn!(error = %crate::patience::Chain(&error), "cannot read the job's log");

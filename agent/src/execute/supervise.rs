@@ -79,9 +79,8 @@ impl Run {
                     output = Some(shipped);
                     unkept.then_some(Reason::Preempted)
                 }
-                // To stop a container thaws it, which is not ours to do while we are cut off, unless
-                // that is what the job wants then.
-                () = &mut stop, if !self.cut || self.job.spec.on_isolation == OnIsolation::Stop => {
+                // To stop a container thaws it, which is not ours to do while we are cut off.
+                () = &mut stop, if !self.cut => {
                     stop = futures::future::pending().boxed();
                     None
                 }
@@ -134,11 +133,11 @@ impl Run {
     async fn freeze(&self, id: &ContainerId) -> Option<Reason> {
         match self.job.spec.on_isolation {
             OnIsolation::Continue => None,
-            OnIsolation::Stop => Some(Reason::Preempted),
-            OnIsolation::Freeze => {
+            OnIsolation::Freeze | OnIsolation::Stop => {
                 tracing::warn!("frozen: this node is cut off, and the job may be given to another");
                 self.pause(id).await;
-                None
+                // What is left of it by now is stopped if the job is this node's still.
+                (self.job.spec.on_isolation == OnIsolation::Stop).then_some(Reason::Preempted)
             }
         }
     }

@@ -244,7 +244,7 @@ pub enum OnIsolation {
     Freeze,
     /// It runs on, though a second copy may run elsewhere: for services, whose copies do no harm.
     Continue,
-    /// It is stopped, with SIGTERM and after `grace` SIGKILL.
+    /// It is stopped before that, with SIGTERM and after `grace` (up to half a lease) SIGKILL.
     Stop,
 }
 
