@@ -108,7 +108,7 @@ impl Theme {
         match self {
             _ if usual => Fault::draw(world, nodes, lease),
             Self::AroundTheLease => {
-                let time = world.span(lease - beat, lease + beat * 2);
+                let time = world.span(lease, lease + beat * 5);
                 Fault::Cut { node, peers: vec![Peer::Store], time }
             }
             Self::Relapses => {
