@@ -292,21 +292,26 @@ impl Client {
     /// # Errors
     /// [`ClientError::NotFinished`] for one that is not; [`ClientError`]
     pub async fn retry(&self, id: &JobId) -> Result<Job, ClientError> {
-        let mut job = self.job(id).await?;
-        let before = Marker::of(&job);
-        if !job.phase().is_final() {
-            return Err(ClientError::NotFinished { id: id.clone(), state: job.phase().as_str() });
+        loop {
+            let mut job = self.job(id).await?;
+            if !job.phase().is_final() {
+                return Err(ClientError::NotFinished { id: id.clone(), state: job.phase().as_str() });
+            }
+            let (before, seen) = (Marker::of(&job), job.next);
+            let mut queued = job.clone();
+            queued.retry(self.now());
+            self.index.add(&queued).await?;
+            // The marker is that of the end that was seen, not of one that came since.
+            let ours = self.log.append(&mut job, |job| (job.next == seen).then_some(Event::Retried)).await?;
+            if let Some(entry) = ours {
+                let told = self.tell(&job, &entry).await;
+                self.send(&job, told).await?;
+                self.index.remove(&before).await?;
+            } else if job.phase().is_final() {
+                continue;
+            }
+            return Ok(job);
         }
-        let mut queued = job.clone();
-        queued.retry(self.now());
-        self.index.add(&queued).await?;
-        let ours = self.log.append(&mut job, |job| job.phase().is_final().then_some(Event::Retried)).await?;
-        if let Some(entry) = ours {
-            let told = self.tell(&job, &entry).await;
-            self.send(&job, told).await?;
-            self.index.remove(&before).await?;
-        }
-        Ok(job)
     }
 
     /// Sends the message of a job that waits, whose events have been told so far.
