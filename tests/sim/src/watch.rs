@@ -16,7 +16,7 @@ use std::{
 use agent::{engine::Frame, execute::Owner};
 use shared::{
     id::{Attempt, GpuUuid, JobId},
-    log::{Author, Claim, Entry, Event, Job, Phase},
+    log::{Author, Claim, Claimed, Entry, Event, Job, Phase},
     message::Message,
 };
 
@@ -177,19 +177,27 @@ impl Watch {
             self.breaks(world, format_args!("(6) job {id} has a log and is on no shelf"));
         }
         if let Some(claim) = before.filter(|_| !held) {
-            claim.gpus.iter().for_each(|gpu| drop(self.given.remove(gpu)));
+            self.given.retain(|_, holder| *holder != id);
             if !matches!(&entry.author, Author::Node { name, .. } if *name == claim.node) {
                 self.taken_from(world, &id, &claim);
             }
         }
         if let Event::Claimed(claimed) = &entry.event {
             for gpu in &claimed.gpus {
-                if let Some(other) = self.given.insert(gpu.clone(), id.clone()) {
+                let other = self.given.insert(gpu.clone(), id.clone());
+                if let Some(other) = other.filter(|other| !self.is_late(other, claimed)) {
                     let node = &claimed.node;
                     self.breaks(world, format_args!("(3) {node} gives {gpu} to {id}; {other} has it"));
                 }
             }
         }
+    }
+
+    /// Whether a job's claim is of an earlier run of the agent that claims now, and came after that had
+    /// looked what it holds: nobody begins it, and the sweep ends it.
+    fn is_late(&self, job: &JobId, claimed: &Claimed) -> bool {
+        let claim = self.jobs.get(job).and_then(|seen| seen.job.as_ref()).and_then(Job::held);
+        claim.is_some_and(|claim| claim.incarnation != claimed.incarnation && claim.started.is_none())
     }
 
     /// A claim was ended by another than its node: whoever may run the job next finds no copy running.
