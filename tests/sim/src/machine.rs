@@ -60,6 +60,8 @@ struct State {
     down: bool,
     going: bool,
     still: bool,
+    /// It has no power: what was asked of its engine and is under way does not happen.
+    dark: bool,
 }
 
 impl Machine {
@@ -77,7 +79,7 @@ impl Machine {
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> Result<T, EngineError>) -> Result<T, EngineError> {
         let mut state = lock(&self.state);
-        if state.down {
+        if state.down || state.dark {
             return Err(EngineError::Unreachable { address: "sim".into(), detail: "it is down".into() });
         }
         act(&mut state)
@@ -294,6 +296,14 @@ impl Machine {
         state.containers.values_mut().for_each(|held| self.end(held, KILLED));
         drop(state);
         self.tell();
+    }
+
+    /// The machine loses its power, and all containers end, or has it again.
+    pub fn set_power(&self, on: bool) {
+        lock(&self.state).dark = !on;
+        if !on {
+            self.end_all();
+        }
     }
 
     /// The engine is going away, is away, or is back.

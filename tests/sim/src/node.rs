@@ -100,6 +100,7 @@ impl Server {
     /// Starts its agent.
     pub fn boot(self: &Arc<Self>) {
         let life = self.host.start();
+        self.machine.set_power(true);
         let engine = SimEngine::new(&self.machine, Link::new(&self.host, life, Peer::Engine));
         let clock: Arc<dyn Clock> = self.clock.clone();
         let fleet = self.services.fleet(&self.host, life);
@@ -140,7 +141,7 @@ impl Server {
 
     /// Loses its power: nothing runs on, and the deadline is that of another boot.
     pub fn lose_power(&self) {
-        self.machine.end_all();
+        self.machine.set_power(false);
         self.host.crash();
         let _ = std::fs::remove_file(fence::path(self.disk.path()));
     }
