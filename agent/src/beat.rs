@@ -46,8 +46,12 @@ pub async fn run(node: Arc<Node>) {
     let mut namesake = Namesake::default();
     loop {
         every.tick().await;
-        // What is there now was written after this node's last beat if it is another's.
-        namesake.look(&node).await;
+        // What is there now was written after this node's last beat if it is another's. A store that is
+        // slow to say so does not hold up the beat.
+        let patience = node.fleet.settings().beat.0 / 4;
+        if tokio::time::timeout(patience, namesake.look(&node)).await.is_err() {
+            tracing::debug!("the store was too slow to tell whose the node's record is");
+        }
         if let Err(error) = write(&node).await {
             tracing::warn!(error = %Chain(&error), "the node's record cannot be written");
         }

@@ -107,10 +107,10 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     tokio::select! {
         biased;
         () = signals.next() => {}
-        () = node.namesake.cancelled() => {}
+        () = node.give_way.cancelled() => {}
     }
     crate::notify::stopping();
-    let on_stop = if node.namesake.is_cancelled() { OnStop::Requeue } else { node.config.on_stop };
+    let on_stop = if node.give_way.is_cancelled() { OnStop::Requeue } else { node.config.on_stop };
     tracing::info!(?on_stop, "stopping; a second signal stops at once");
     node.ledger.set_mode(Mode::Draining);
     life.stop_claiming();
@@ -121,7 +121,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     }
     tasks.halt().await;
     life.end().await;
-    if node.namesake.is_cancelled() {
+    if node.give_way.is_cancelled() {
         bail!("another agent is named {} too; give this one a name of its own with --node", node.id);
     }
     Ok(())

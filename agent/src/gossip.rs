@@ -4,7 +4,7 @@
 //! key would grow with the fleet. So in each turn about as many look as are in a fleet of
 //! [`LOOKERS`], drawn at random, and the others hear of it: each node's record says how new what
 //! it has read is, the watch reads some records each beat, and whoever hears of anything later than its
-//! own looks at once. From a hundred nodes to ten thousand that takes a few beats.
+//! own looks at once.
 //!
 //! Demers et al., "Epidemic algorithms for replicated database maintenance" (PODC 1987), call this
 //! anti-entropy by pull.

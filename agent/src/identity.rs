@@ -54,7 +54,7 @@ impl Namesake {
     /// both see alike.
     pub async fn look(&mut self, node: &Node) {
         let beats = node.beats.load(Ordering::Relaxed);
-        if beats == 0 || (self.0.is_none() && !beats.is_multiple_of(EVERY)) || node.namesake.is_cancelled() {
+        if beats == 0 || (self.0.is_none() && !beats.is_multiple_of(EVERY)) || node.give_way.is_cancelled() {
             return;
         }
         let record = match lease::look(&node.fleet.store, &node.id).await {
@@ -74,7 +74,7 @@ impl Namesake {
         }
         if other.incarnation < node.incarnation {
             tracing::error!(node = %node.id, incarnation = %other.incarnation, "another agent has this name; this one gives way");
-            node.namesake.cancel();
+            node.give_way.cancel();
         } else {
             tracing::warn!(node = %node.id, incarnation = %other.incarnation, "another agent has this name; it is to give way");
         }

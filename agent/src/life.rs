@@ -58,7 +58,7 @@ impl Life {
         self.node.events.settle(LAST_WORDS).await;
         self.tasks.halt().await;
         // The record is the other's, where there is one.
-        if !self.node.namesake.is_cancelled() {
+        if !self.node.give_way.is_cancelled() {
             beat::farewell(&self.node).await;
         }
     }

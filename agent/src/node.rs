@@ -76,7 +76,7 @@ pub struct Node {
     /// Cancelled when all running jobs are to be stopped with notice and queued again.
     pub hand_back: CancellationToken,
     /// Cancelled when this agent has to give way to another of its name.
-    pub namesake: CancellationToken,
+    pub give_way: CancellationToken,
     /// What listings call the engine, since it last answered.
     engine_name: Mutex<Option<String>>,
 }
@@ -136,7 +136,7 @@ impl Node {
             beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),
             hand_back: CancellationToken::new(),
-            namesake: CancellationToken::new(),
+            give_way: CancellationToken::new(),
             engine_name: Mutex::default(),
         }
     }

@@ -1,4 +1,4 @@
-//! New settings of the fleet reach a running agent within a minute or so.
+//! New settings of the fleet reach a running agent.
 
 use std::{sync::Arc, time::Duration};
 

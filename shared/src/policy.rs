@@ -128,14 +128,12 @@ const KINDS: [Rights; 5] = [
 /// The policies of a fleet at AWS. Of a store or a queue that is not AWS's they say nothing.
 pub fn policies(store: &Url, queue: &QueueSettings) -> Vec<Policy> {
     let bucket = matches!(store.scheme(), "s3" | "s3a").then(|| Bucket::of(store)).flatten();
-    let region = match queue {
-        QueueSettings::Sqs { region, .. } => region.as_str(),
-        QueueSettings::Sqlite { .. } => "",
-    };
-    let partition = partition(region);
-    let queues = match queue {
-        QueueSettings::Sqs { region, prefix, .. } => Some(format!("arn:{partition}:sqs:{region}:*:{prefix}")),
-        QueueSettings::Sqlite { .. } => None,
+    let (partition, queues) = match queue {
+        QueueSettings::Sqs { region, prefix, .. } => {
+            let partition = partition(region);
+            (partition, Some(format!("arn:{partition}:sqs:{region}:*:{prefix}")))
+        }
+        QueueSettings::Sqlite { .. } => ("aws", None),
     };
     let policies = KINDS.iter().map(|rights| {
         let mut statements =

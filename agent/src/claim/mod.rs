@@ -125,8 +125,8 @@ impl Claims {
     /// Waits until there is something to do.
     async fn wake(&mut self) -> Woken {
         tokio::select! {
-            // A message in hand first. A poll that is parked anew is never answered at once, so
-            // the others get their turn.
+            // The end first, then a message in hand. A poll that is parked anew is never answered at
+            // once, so the others get their turn.
             biased;
             () = self.closing.cancelled() => Woken::Close,
             Some(polled) = self.polls.join_next() => {

@@ -15,7 +15,7 @@ use shared::{
 };
 
 use super::{
-    SweepError,
+    LOGS, SweepError,
     decide::{self, Repair},
     drawn,
 };
@@ -57,7 +57,7 @@ async fn shelves(
     let is_sent: BTreeSet<&JobId> = sent.iter().map(|marker| &marker.marker.job).collect();
     let ripe = sent.iter().chain(parked).filter(|marker| decide::is_ripe(marker, now));
     let mut gone = BTreeSet::new();
-    for marker in drawn(ripe, &node.chance) {
+    for marker in drawn(ripe, LOGS, &node.chance) {
         let (id, shelf) = (&marker.marker.job, &marker.marker.shelf);
         let job = node.log.read(id).await?;
         match decide::waiting(marker, job.as_ref(), is_sent.contains(id), now) {

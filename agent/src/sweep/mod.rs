@@ -16,7 +16,6 @@ use std::{collections::BTreeSet, sync::Arc};
 use shared::{
     clock::Chance,
     id::{LaneId, NodeId, Timestamp},
-    index::Aged,
     log::LogError,
     node::{NodeError, NodeRecord},
     queue::QueueError,
@@ -85,11 +84,11 @@ async fn sweep(node: &Arc<Node>) -> Result<(), SweepError> {
     Ok(())
 }
 
-/// As many of these as one sweep reads, drawn at random.
-fn drawn<'m>(markers: impl Iterator<Item = &'m Aged>, chance: &Chance) -> Vec<&'m Aged> {
-    let mut all: Vec<&Aged> = markers.collect();
+/// So many of these, drawn at random.
+fn drawn<T>(all: impl Iterator<Item = T>, most: usize, chance: &Chance) -> Vec<T> {
+    let mut all: Vec<T> = all.collect();
     let mut drawn = Vec::new();
-    while drawn.len() < LOGS && !all.is_empty() {
+    while drawn.len() < most && !all.is_empty() {
         drawn.push(all.swap_remove(chance.below(all.len())));
     }
     drawn
@@ -100,19 +99,10 @@ async fn lanes(node: &Node) -> Result<Vec<LaneId>, StoreError> {
     let store = &node.fleet.store;
     let (sent, parked) = futures::join!(store.list_names("index/sent"), store.list_names("index/parked"));
     let names: BTreeSet<String> = sent?.into_iter().chain(parked?).collect();
-    let mut lanes: Vec<LaneId> = names.iter().filter_map(|name| name.parse().ok()).collect();
-    let mut drawn = Vec::new();
-    while drawn.len() < LANES && !lanes.is_empty() {
-        drawn.push(lanes.swap_remove(node.chance.below(lanes.len())));
-    }
-    Ok(drawn)
+    Ok(drawn(names.iter().filter_map(|name| name.parse().ok()), LANES, &node.chance))
 }
 
 /// A node that holds jobs, drawn at random, whether or not it has a record.
 async fn one_node(node: &Node) -> Result<Option<NodeId>, StoreError> {
-    let mut holders = node.index.holders().await?;
-    if holders.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(holders.swap_remove(node.chance.below(holders.len()))))
+    Ok(drawn(node.index.holders().await?.into_iter(), 1, &node.chance).pop())
 }

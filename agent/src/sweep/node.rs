@@ -8,7 +8,7 @@ use shared::{
 };
 
 use super::{
-    SweepError,
+    LOGS, SweepError,
     decide::{self, Repair},
     drawn,
     lane::move_marker,
@@ -23,7 +23,7 @@ pub(super) async fn sweep(node: &Arc<Node>, other: &NodeId, now: Timestamp) -> R
     let shelf = node.index.held_shelf(other).await?;
     let record = NodeRecord::read(&node.fleet.store, other).await?;
     let ripe = shelf.iter().filter(|marker| decide::is_ripe(marker, now));
-    for marker in drawn(ripe, &node.chance) {
+    for marker in drawn(ripe, LOGS, &node.chance) {
         let (id, from) = (&marker.marker.job, &marker.marker);
         let job = node.log.read(id).await?;
         match decide::held(marker, job.as_ref(), other, record.as_ref(), now) {

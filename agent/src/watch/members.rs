@@ -162,13 +162,9 @@ mod tests {
         // By the newest of all pages, not of this one.
         members.take(Some(&node(999)), &listed(1000..1010), true, Duration::ZERO);
         assert_eq!(members.count(), 10);
-        page.iter_mut().for_each(|object| object.modified = page_time());
+        page.iter_mut().for_each(|object| object.modified = Timestamp::UNIX_EPOCH + GONE * 2);
         members.take(None, &page, true, Duration::ZERO);
         assert_eq!(members.count(), 1000, "who is back is one of it again");
-    }
-
-    fn page_time() -> Timestamp {
-        Timestamp::UNIX_EPOCH + GONE * 2
     }
 
     #[test]
