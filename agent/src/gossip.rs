@@ -75,6 +75,7 @@ impl<T: Copy + Ord> Rumour<T> {
     /// later. That counts once: if the look fails, they will tell again. Safe to drop.
     pub async fn due(&self, node: &Node, turns: &mut Pace) {
         tokio::select! {
+            biased;
             () = self.drawn(node, turns) => {}
             () = self.news() => {}
         }

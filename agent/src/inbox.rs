@@ -41,11 +41,13 @@ pub async fn run(node: Arc<Node>, closing: CancellationToken) {
         let settings = node.fleet.settings();
         if !settings.inbox || node.fence.epoch().is_none() {
             tokio::select! {
+                biased;
                 () = closing.cancelled() => return,
                 () = tokio::time::sleep(settings.beat.0) => continue,
             }
         }
         let received = tokio::select! {
+            biased;
             () = closing.cancelled(), if settings.queue.is_embedded() => return,
             received = node.fleet.queue.receive(&QueueName::Inbox, MAX_BATCH, MAX_WAIT, VISIBILITY) => received,
         };
