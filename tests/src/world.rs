@@ -154,7 +154,8 @@ impl World {
         fleet::Fleet::open(&url, Arc::new(SystemClock)).await.expect("opens").queue
     }
 
-    fn wait_for<T>(&self, work: impl Future<Output = T>) -> T {
+    /// Does this on a runtime of its own.
+    pub fn wait_for<T>(&self, work: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(work)
     }

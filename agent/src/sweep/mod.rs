@@ -106,3 +106,21 @@ async fn lanes(node: &Node) -> Result<Vec<LaneId>, StoreError> {
 async fn one_node(node: &Node) -> Result<Option<NodeId>, StoreError> {
     Ok(drawn(node.index.holders().await?.into_iter(), 1, &node.chance).pop())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_a_long_shelf_is_drawn_once_at_most_and_sooner_or_later() {
+        let chance = Chance::from_seed(1);
+        let mut seen = BTreeSet::new();
+        for _ in 0..200 {
+            let drawn = drawn(0..1000, LOGS, &chance);
+            assert_eq!(drawn.iter().collect::<BTreeSet<_>>().len(), LOGS, "no two alike: {drawn:?}");
+            seen.extend(drawn);
+        }
+        assert!(seen.len() > 950, "{} of 1000 in 200 draws of {LOGS}", seen.len());
+        assert_eq!(drawn(0..3, LOGS, &chance).len(), 3);
+    }
+}
