@@ -17,7 +17,7 @@ use shared::{
 };
 use tokio::sync::watch;
 
-use crate::gpu::{Gpu, Inventory};
+use crate::gpu::{Gpu, Inventory, Mig};
 
 /// What a job has been given.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +26,7 @@ pub struct Holding {
     pub attempt: Attempt,
     /// Its GPUs.
     pub gpus: Vec<GpuUuid>,
-    /// Its CPU and memory.
+    /// Its CPU and memory, and of a GPU where it shares that.
     pub share: Share,
 }
 
@@ -48,6 +48,15 @@ struct State {
     /// Cut off from the store for so long that the node may be replaced.
     isolated: bool,
     refusals: BTreeMap<LaneId, Refusal>,
+}
+
+/// What of a GPU is given to jobs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Given {
+    /// All of it, to one.
+    Whole,
+    /// So much of its memory.
+    Shares(Size),
 }
 
 /// The host's resources.
@@ -182,16 +191,13 @@ impl Ledger {
             return 0;
         }
         let slots = state.capacity.slots.saturating_sub(state.capacity.slots_used) as usize;
-        let by_need = match needs.gpu_count() {
-            0 => {
+        let by_need = match &needs.gpu {
+            None => {
                 let free = state.capacity.cpus - state.capacity.cpus_used;
                 // A job may ask for less than a core; which it does is only known once received.
                 if free > 0.0 { (free.ceil().min(10.0)) as usize } else { 0 }
             }
-            count => {
-                let free = state.offer().gpus.iter().filter(|gpu| gpu.state == GpuState::Free).count();
-                free / count as usize
-            }
+            Some(gpu) => gpu.room(&state.offer()),
         };
         slots.min(by_need).min(10)
     }
@@ -298,13 +304,22 @@ impl State {
     }
 
     fn offer(&self) -> Offer {
-        let held: BTreeSet<&GpuUuid> = self.holdings.values().flat_map(|holding| &holding.gpus).collect();
-        let gpus = self.inventory.gpus.iter().map(|gpu| OfferedGpu {
+        let given = self.given();
+        // What is cut into instances is offered as these.
+        let all = &self.inventory.gpus;
+        let has_instances =
+            |cut: &Gpu| all.iter().any(|gpu| gpu.index == cut.index && matches!(gpu.mig, Mig::Instance(_)));
+        let devices = all.iter().filter(|gpu| gpu.mig != Mig::Cut || !has_instances(gpu));
+        let gpus = devices.map(|gpu| OfferedGpu {
             uuid: gpu.uuid.clone(),
             model: gpu.model.clone(),
             memory: gpu.memory,
             compute_capability: gpu.compute_capability,
-            state: self.gpu_state(gpu, held.contains(&gpu.uuid)),
+            mig: match gpu.mig {
+                Mig::Instance(profile) => Some(profile),
+                Mig::Off | Mig::Cut => None,
+            },
+            state: self.gpu_state(gpu, given.get(&gpu.uuid).copied()),
         });
         Offer {
             arch: Arch::HOST,
@@ -315,17 +330,41 @@ impl State {
         }
     }
 
-    fn gpu_state(&self, gpu: &Gpu, held: bool) -> GpuState {
+    /// What of each GPU is given to jobs.
+    fn given(&self) -> BTreeMap<&GpuUuid, Given> {
+        let mut given = BTreeMap::new();
+        for holding in self.holdings.values() {
+            for uuid in &holding.gpus {
+                let before = given.get(uuid).copied();
+                given.insert(
+                    uuid,
+                    match (before, holding.share.gpu) {
+                        (None, Some(share)) => Given::Shares(share),
+                        (Some(Given::Shares(sum)), Some(share)) => {
+                            Given::Shares(Size(sum.bytes().saturating_add(share.bytes())))
+                        }
+                        (_, None) | (Some(Given::Whole), _) => Given::Whole,
+                    },
+                );
+            }
+        }
+        given
+    }
+
+    fn gpu_state(&self, gpu: &Gpu, given: Option<Given>) -> GpuState {
         if let Some(fault) = &gpu.fault {
-            GpuState::Out { why: fault.to_string() }
-        } else if held {
-            GpuState::Held
-        } else if gpu.mig {
-            GpuState::Out { why: "it is in MIG mode".into() }
-        } else if let Some(by) = self.foreign.get(&gpu.uuid) {
-            GpuState::Foreign { by: by.clone() }
-        } else {
-            GpuState::Free
+            return GpuState::Out { why: fault.to_string() };
+        }
+        if gpu.mig == Mig::Cut {
+            return GpuState::Out { why: "it is in MIG mode and has no instances".into() };
+        }
+        match (given, self.foreign.get(&gpu.uuid)) {
+            (Some(Given::Whole), _) => GpuState::Held,
+            (_, Some(by)) => GpuState::Foreign { by: by.clone() },
+            (Some(Given::Shares(sum)), None) => {
+                GpuState::Shared { free: Size(gpu.memory.bytes().saturating_sub(sum.bytes())) }
+            }
+            (None, None) => GpuState::Free,
         }
     }
 }

@@ -86,22 +86,82 @@ fn a_gpu_that_others_use_is_not_given() {
     );
 }
 
+#[test]
+fn a_gpu_is_shared_by_memory_and_whole_again_when_all_have_gone() {
+    let ledger = ledger("1xP100:16GiB");
+    let (six, whole) = (Needs::of(&spec("gpu_share = \"6GiB\"")), Needs::of(&spec("gpus = 1")));
+    assert_eq!((ledger.room(&six), ledger.room(&whole)), (2, 1));
+    assert!(matches!(take(&ledger, "a", "gpu_share = \"6GiB\""), Take::Given(_)));
+    assert!(matches!(take(&ledger, "b", "gpu_share = \"6GiB\""), Take::Given(_)));
+    assert_eq!(
+        why(&take(&ledger, "c", "gpu_share = \"6GiB\"")),
+        "needs 6GiB of a GPU, 4.0 GiB free now on the emptiest"
+    );
+    assert_eq!(why(&take(&ledger, "c", "gpus = 1")), "needs 1 GPU, 0 free now");
+    assert!(matches!(take(&ledger, "d", "gpu_share = \"4GiB\""), Take::Given(_)));
+    for job in ["a", "b", "d"] {
+        assert_eq!(ledger.room(&whole), 0);
+        ledger.give_back(&JobId::new(job).expect("valid"));
+    }
+    assert!(matches!(take(&ledger, "c", "gpus = 1"), Take::Given(_)));
+    assert_eq!(ledger.room(&six), 0, "a whole GPU is not shared");
+}
+
+#[test]
+fn nobody_joins_those_who_share_a_gpu_with_a_stranger() {
+    let ledger = ledger("1xP100:16GiB");
+    assert!(matches!(take(&ledger, "a", "gpu_share = \"4GiB\""), Take::Given(_)));
+    let inventory = ledger.inventory();
+    let foreign = BTreeMap::from([(inventory.gpus[0].uuid.clone(), "python (pid 7)".to_owned())]);
+    ledger.set_gpus(inventory, foreign);
+    assert_eq!(
+        why(&take(&ledger, "b", "gpu_share = \"4GiB\"")),
+        "needs 4GiB of a GPU, 0 B free now on the emptiest, 1 used by programs outside haul"
+    );
+}
+
+#[test]
+fn instances_are_offered_in_place_of_their_gpu() {
+    let ledger = ledger("1xA100:80GiB:mig2x1g.10gb:mig1x3g.40gb,1xA100:80GiB");
+    let kinds: Vec<Option<String>> =
+        ledger.offer().gpus.iter().map(|gpu| gpu.mig.map(|kind| kind.to_string())).collect();
+    let kind = |name: &str| Some(name.to_owned());
+    assert_eq!(kinds, [kind("1g.10gb"), kind("1g.10gb"), kind("3g.40gb"), None]);
+    assert_eq!(ledger.room(&Needs::of(&spec("gpus = 1"))), 1);
+    assert_eq!(ledger.room(&Needs::of(&spec("mig = \"1g.10gb\"\ngpu_model = \"A100\""))), 2);
+    let Take::Given(holding) = take(&ledger, "a", "mig = \"3g.40gb\"") else { panic!("there is one") };
+    assert!(holding.gpus[0].as_str().starts_with("MIG-"), "{holding:?}");
+}
+
+/// What a step asks for.
+fn asks(amount: u32) -> String {
+    match amount {
+        0..=3 => format!("gpus = {amount}"),
+        share => format!("gpu_share = \"{}GiB\"", share - 3),
+    }
+}
+
 proptest! {
     /// Whatever is taken and given back, no GPU is ever with two jobs.
     #[test]
-    fn no_gpu_is_given_out_twice(steps in prop::collection::vec((0..8usize, 0..4u32, any::<bool>()), 1..80)) {
+    fn no_gpu_is_given_out_twice(steps in prop::collection::vec((0..8usize, 0..40u32, any::<bool>()), 1..80)) {
         let ledger = ledger("3xP100:16GiB,1xA100:80GiB");
-        for (job, gpus, give_back) in steps {
+        for (job, amount, give_back) in steps {
             let name = format!("job-{job}");
             if give_back {
                 ledger.give_back(&JobId::new(name).expect("valid"));
             } else {
-                take(&ledger, &name, &format!("gpus = {gpus}\ncpus = 0.1"));
+                take(&ledger, &name, &format!("{}\ncpus = 0.1", asks(amount)));
             }
             let holdings = ledger.holdings();
-            let given: Vec<&GpuUuid> = holdings.values().flat_map(|holding| &holding.gpus).collect();
-            let distinct: BTreeSet<&GpuUuid> = given.iter().copied().collect();
-            prop_assert_eq!(given.len(), distinct.len());
+            for gpu in &ledger.inventory().gpus {
+                let users = holdings.values().filter(|holding| holding.gpus.contains(&gpu.uuid));
+                let (shares, whole): (Vec<&Holding>, Vec<&Holding>) = users.partition(|user| user.share.gpu.is_some());
+                prop_assert!(whole.is_empty() || (whole.len() == 1 && shares.is_empty()));
+                let sum: u64 = shares.iter().filter_map(|user| user.share.gpu).map(Size::bytes).sum();
+                prop_assert!(sum <= gpu.memory.bytes());
+            }
+            let given: BTreeSet<&GpuUuid> = holdings.values().flat_map(|holding| &holding.gpus).collect();
             prop_assert_eq!(ledger.capacity().slots_used as usize, holdings.len());
             let free = ledger.offer().gpus.iter().filter(|gpu| gpu.state == GpuState::Free).count();
             prop_assert_eq!(free + given.len(), 4);

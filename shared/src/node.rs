@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{Incarnation, JobId, LaneId, NodeId, Seq, Timestamp},
     job::JobSpec,
-    lane::{Edition, Misfit, Offer},
+    lane::{Amount, Edition, Misfit, Offer},
     record::{self, RecordError},
     store::{Key, Store, StoreError},
     units::{Size, Span},
@@ -110,21 +110,28 @@ pub struct Capacity {
     pub slots_used: u32,
 }
 
-/// What a job takes of a host's CPU and memory.
+/// What a job takes of what it has not for itself: CPU, memory, and one GPU's memory where it shares it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// Cores.
     pub cpus: f64,
     /// Main memory.
     pub memory: Size,
+    /// Of one GPU's memory; none where its GPUs are its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Size>,
 }
 
 impl Share {
     /// What a job takes, given its memory limit. One that says nothing of CPU counts as one core,
     /// or as none if it uses GPUs: those are what limits it then.
     pub fn of(spec: &JobSpec, memory: Option<Size>) -> Self {
-        let unsaid = if spec.resources.gpus == 0 { 1.0 } else { 0.0 };
-        Self { cpus: spec.resources.cpus.unwrap_or(unsaid), memory: memory.unwrap_or_default() }
+        let unsaid = if Amount::of(&spec.resources).is_none() { 1.0 } else { 0.0 };
+        Self {
+            cpus: spec.resources.cpus.unwrap_or(unsaid),
+            memory: memory.unwrap_or_default(),
+            gpu: spec.resources.gpu_share,
+        }
     }
 }
 

@@ -126,6 +126,39 @@ fn gpus_that_others_use_or_that_are_broken_are_kept_from_jobs() {
 }
 
 #[test]
+fn instances_are_given_out_in_place_of_their_gpu() {
+    const INSTANCES: [&str; 2] =
+        ["MIG-5ecf1a1e-0000-0000-0000-00000000000a", "MIG-5ecf1a1e-0000-0000-0000-00000000000b"];
+    let hook = ("nvidia-container-runtime-hook", "#!/bin/sh\ncat >/dev/null\n");
+    let engine = Engine::start_with(&[BUSYBOX], &[hook]);
+    let world = World::on_engine(engine.address());
+    let instances =
+        INSTANCES.map(|uuid| format!("{{ uuid = \"{uuid}\", profile = \"1g.10gb\", memory_mib = 9728 }}"));
+    set(&world, &two_p100(&format!("mig = true\ninstances = [{}]", instances.join(", ")), ""));
+    let agent = agent(&world);
+    assert_eq!(states(&world, &agent), ["free", "free", "free"]);
+    // Until they are let go, so that each has one.
+    let script = "echo $NVIDIA_VISIBLE_DEVICES; until [ -e $HAUL_CHECKPOINT_DIR/go ]; do sleep 0.1; done";
+    let small: Vec<String> = (0..2).map(|_| world.submit(&["--mig", "1g.10gb"], script)).collect();
+    let whole = world.submit(&["--gpus", "1"], script);
+    let printed = |id: &String| {
+        eventually("it prints", || {
+            Some(world.run(["logs", id]).stdout.trim().to_owned()).filter(|text| !text.is_empty())
+        })
+    };
+    let mut given: Vec<String> = small.iter().map(printed).collect();
+    given.sort();
+    assert_eq!(given, INSTANCES);
+    assert_eq!(printed(&whole), SECOND);
+    let two = world.submit(&["--gpus", "2"], "true");
+    let why = "needs 2 GPUs, the host has 1 that is not in MIG mode, and 2 MIG instances";
+    eventually(why, || world.run(["status", &two]).ok().contains(why).then_some(()));
+    for id in small.iter().chain([&whole, &two]) {
+        world.run(["cancel", id]).ok();
+    }
+}
+
+#[test]
 fn the_engine_is_asked_for_gpus_by_their_full_uuid() {
     // Called with the container's state; what the engine passes on is in the container's own
     // environment.

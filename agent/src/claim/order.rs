@@ -10,7 +10,7 @@ pub(super) fn fitting<'l>(lanes: impl Iterator<Item = &'l Lane>, ledger: &Ledger
     let mut fitting: Vec<(&Lane, usize)> =
         lanes.map(|lane| (lane, ledger.room(&lane.needs))).filter(|(_, room)| *room > 0).collect();
     fitting.sort_by_key(|(lane, _)| {
-        (std::cmp::Reverse(lane.needs.priority), std::cmp::Reverse(lane.needs.gpu_count()), &lane.id)
+        (std::cmp::Reverse(lane.needs.priority), std::cmp::Reverse(lane.needs.rank()), &lane.id)
     });
     fitting.into_iter().map(|(lane, room)| (lane.id.clone(), room)).collect()
 }

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use shared::{
     fleet::QueueSettings,
     id::{Attempt, JobId, JobName, NodeId, Team},
-    job::Priority,
+    job::{MigProfile, Priority},
     log::Phase,
     queue::AddressError,
     units::{Size, Span},
@@ -121,6 +121,12 @@ pub struct JobSource {
     /// Ask for this many whole GPUs
     #[arg(long, value_name = "N")]
     pub gpus: Option<u32>,
+    /// Ask for this much memory of one GPU, which other jobs may use beside it
+    #[arg(long, value_name = "SIZE", conflicts_with = "gpus")]
+    pub gpu_share: Option<Size>,
+    /// Ask for a MIG instance of this kind, such as 1g.10gb
+    #[arg(long, value_name = "PROFILE", conflicts_with_all = ["gpus", "gpu_share"])]
+    pub mig: Option<MigProfile>,
     /// Accept this GPU model; may be given several times
     #[arg(long, value_name = "MODEL")]
     pub gpu_model: Vec<String>,

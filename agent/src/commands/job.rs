@@ -59,7 +59,11 @@ fn overrides(source: &JobSource, spec: &mut JobSpec) -> Result<()> {
         spec.resources.gpu_model.clone_from(&source.gpu_model);
     }
     let resources = &mut spec.resources;
-    resources.gpus = source.gpus.unwrap_or(resources.gpus);
+    // What is asked for of GPUs is one thing, in whichever words.
+    if source.gpus.is_some() || source.gpu_share.is_some() || source.mig.is_some() {
+        resources.gpus = source.gpus.unwrap_or_default();
+        (resources.gpu_share, resources.mig) = (source.gpu_share, source.mig);
+    }
     resources.gpu_memory = source.gpu_memory.or(resources.gpu_memory);
     resources.cpus = source.cpus.or(resources.cpus);
     resources.memory = source.memory.or(resources.memory);

@@ -22,6 +22,7 @@ const CLAIM: &str = "haul.claim";
 const GPUS: &str = "haul.gpus";
 const CPUS: &str = "haul.cpus";
 const MEMORY: &str = "haul.memory";
+const GPU_SHARE: &str = "haul.gpu_share";
 const IMAGE: &str = "haul.image";
 const ON_ISOLATION: &str = "haul.on-isolation";
 
@@ -83,7 +84,9 @@ impl Owner {
             (CPUS, self.holding.share.cpus.to_string()),
             (MEMORY, self.holding.share.memory.bytes().to_string()),
         ];
-        labels_of(fleet, node).into_iter().chain(own.map(|(key, value)| (key.to_owned(), value))).collect()
+        let share = self.holding.share.gpu.map(|share| (GPU_SHARE, share.bytes().to_string()));
+        let own = own.into_iter().chain(share).map(|(key, value)| (key.to_owned(), value));
+        labels_of(fleet, node).into_iter().chain(own).collect()
     }
 
     /// Whose this container is, if its labels say so.
@@ -93,6 +96,7 @@ impl Owner {
         let share = Share {
             cpus: label(CPUS).and_then(|text| text.parse().ok()).unwrap_or_default(),
             memory: Size(label(MEMORY).and_then(|text| text.parse().ok()).unwrap_or_default()),
+            gpu: label(GPU_SHARE).and_then(|text| text.parse().ok()).map(Size),
         };
         let holding = Holding { attempt, gpus: gpus_of(container), share };
         let on_isolation = on_isolation(container);

@@ -163,6 +163,9 @@ fn environment(
     if let Some(timeout) = spec.timeout {
         own("HAUL_DEADLINE", (node.clock.now() + timeout.0).timestamp().to_string());
     }
+    if let Some(share) = spec.resources.gpu_share {
+        own("HAUL_GPU_SHARE", share.bytes().to_string());
+    }
     if let Some(index) = spec.array_index {
         own("HAUL_ARRAY_INDEX", index.to_string());
     }

@@ -14,7 +14,7 @@ use std::{fmt, path::PathBuf};
 use serde::Serialize;
 use shared::{
     id::GpuUuid,
-    job::{ComputeCapability, CudaVersion},
+    job::{ComputeCapability, CudaVersion, MigProfile},
     units::Size,
 };
 
@@ -50,10 +50,23 @@ pub struct Gpu {
     pub power: Option<f64>,
     /// How warm it is, in °C.
     pub temperature: Option<u32>,
-    /// It is cut into instances; none of them is given out yet, nor the whole.
-    pub mig: bool,
+    /// Whether it is whole, cut into instances, or one of these.
+    pub mig: Mig,
     /// What is wrong with it.
     pub fault: Option<GpuFault>,
+}
+
+/// How a GPU stands to MIG, by which one is cut into several (NVIDIA Multi-Instance GPU User Guide).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mig {
+    /// It is whole.
+    #[default]
+    Off,
+    /// It is cut into instances, which follow it; it is not given out itself.
+    Cut,
+    /// It is an instance of this kind.
+    Instance(MigProfile),
 }
 
 /// A program that uses a GPU.

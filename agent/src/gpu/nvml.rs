@@ -17,7 +17,7 @@ use nvml_wrapper::{
 };
 use shared::{id::GpuUuid, job::Version2, units::Size};
 
-use super::{Driver, Gpu, GpuError, GpuFault, GpuProcess, Gpus, Inventory};
+use super::{Driver, Gpu, GpuError, GpuFault, GpuProcess, Gpus, Inventory, Mig};
 
 /// Names another library, where the driver's is in an odd place.
 const LIBRARY: &str = "HAUL_NVML_LIBRARY";
@@ -29,8 +29,8 @@ const PLACES: [&str; 2] = ["libnvidia-ml.so.1", "/usr/lib/wsl/lib/libnvidia-ml.s
 pub struct Nvml {
     library: Library,
     name: String,
-    /// GPUs as last seen, so that one that is lost is still known by name.
-    seen: Mutex<BTreeMap<u32, Gpu>>,
+    /// GPUs as last seen, each with its instances, so that one that is lost is still known by name.
+    seen: Mutex<BTreeMap<u32, Vec<Gpu>>>,
 }
 
 impl Nvml {
@@ -66,20 +66,25 @@ impl Nvml {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gpus: Vec<Gpu> = Vec::new();
         for index in 0..count {
-            match self.library.device_by_index(index).and_then(|device| read(&device, index)) {
-                Ok(gpu) => {
-                    seen.insert(index, gpu.clone());
-                    gpus.push(gpu);
+            match self.library.device_by_index(index).and_then(|device| read_all(&device, index)) {
+                Ok(read) => {
+                    seen.insert(index, read.clone());
+                    gpus.extend(read);
                 }
                 Err(error @ NvmlError::FailedToLoadSymbol(_)) => return Err(error),
-                Err(error) => gpus.extend(lost(seen.get(&index), &error.to_string())),
+                // One that was never seen has no name to be listed under.
+                Err(error) => {
+                    gpus.extend(
+                        seen.get(&index).into_iter().flatten().map(|gpu| lost(gpu, &error.to_string())),
+                    );
+                }
             }
         }
         // One that fell off the bus may not even be counted any more.
-        for (index, before) in seen.iter().filter(|(index, _)| **index >= count) {
+        for before in seen.range(count..).flat_map(|(_, before)| before) {
             if !gpus.iter().any(|gpu| gpu.uuid == before.uuid) {
-                tracing::debug!(index, "a GPU is not counted any more");
-                gpus.extend(lost(Some(before), "not counted any more"));
+                tracing::debug!(index = before.index, "a GPU is not counted any more");
+                gpus.push(lost(before, "not counted any more"));
             }
         }
         Ok(Inventory { driver: Some(Driver { version, cuda }), gpus, simulated: false })
@@ -102,17 +107,15 @@ fn failed(name: &str, error: &NvmlError) -> GpuError {
     GpuError::Library { library: name.into(), detail: format!("{error}{fix}") }
 }
 
-fn lost(before: Option<&Gpu>, why: &str) -> Option<Gpu> {
-    let fault = Some(GpuFault::Lost { why: why.into() });
-    // One that was never seen has no name to be listed under.
-    before.map(|gpu| Gpu {
+fn lost(before: &Gpu, why: &str) -> Gpu {
+    Gpu {
         processes: Vec::new(),
         utilization: None,
         power: None,
         temperature: None,
-        fault,
-        ..gpu.clone()
-    })
+        fault: Some(GpuFault::Lost { why: why.into() }),
+        ..before.clone()
+    }
 }
 
 /// What a card does not support is no error: consumer cards know no ECC, no power, no MIG.
@@ -124,17 +127,61 @@ fn optional<T>(value: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
     }
 }
 
+/// The GPU, and its instances if it is cut into such.
+fn read_all(device: &Device<'_>, index: u32) -> Result<Vec<Gpu>, NvmlError> {
+    let card = read(device, index)?;
+    let mut all = vec![card.clone()];
+    if card.mig == Mig::Cut {
+        for at in 0..optional(device.mig_device_count())?.unwrap_or_default() {
+            match device.mig_device_by_index(at) {
+                Ok(instance) => all.extend(read_instance(&instance, &card)?),
+                // Its places need not all be taken.
+                Err(NvmlError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// An instance; `None` for one of a kind that haul does not give out, such as a part of an instance.
+fn read_instance(device: &Device<'_>, card: &Gpu) -> Result<Option<Gpu>, NvmlError> {
+    // NVIDIA A100-SXM4-80GB MIG 1g.10gb
+    let model = device.name()?;
+    let Some(profile) = model.rsplit(' ').next().and_then(|name| name.parse().ok()) else {
+        tracing::debug!(model, "an instance of a kind that is not given out");
+        return Ok(None);
+    };
+    let memory = device.memory_info()?;
+    Ok(Some(Gpu {
+        uuid: GpuUuid::new(device.uuid()?).map_err(|_| NvmlError::Unknown)?,
+        model,
+        memory: Size(memory.total),
+        memory_used: Size(memory.used),
+        processes: processes(device)?,
+        utilization: None,
+        power: None,
+        mig: Mig::Instance(profile),
+        ..card.clone()
+    }))
+}
+
+fn processes(device: &Device<'_>) -> Result<Vec<GpuProcess>, NvmlError> {
+    let compute = optional(device.running_compute_processes())?.unwrap_or_default();
+    let graphics = optional(device.running_graphics_processes())?.unwrap_or_default();
+    let mut processes: Vec<GpuProcess> = compute.iter().chain(&graphics).map(process).collect();
+    processes.sort_by_key(|process| process.pid);
+    processes.dedup_by_key(|process| process.pid);
+    Ok(processes)
+}
+
 fn read(device: &Device<'_>, index: u32) -> Result<Gpu, NvmlError> {
     let memory = device.memory_info()?;
     let capability = device.cuda_compute_capability()?;
     let part = |n: i32| u32::try_from(n).unwrap_or_default();
     let errors = optional(device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile))?;
     let uuid = GpuUuid::new(device.uuid()?).map_err(|_| NvmlError::Unknown)?;
-    let compute = optional(device.running_compute_processes())?.unwrap_or_default();
-    let graphics = optional(device.running_graphics_processes())?.unwrap_or_default();
-    let mut processes: Vec<GpuProcess> = compute.iter().chain(&graphics).map(process).collect();
-    processes.sort_by_key(|process| process.pid);
-    processes.dedup_by_key(|process| process.pid);
+    let is_cut = optional(device.mig_mode())?.is_some_and(|mode| mode.current == 1);
     Ok(Gpu {
         index,
         uuid,
@@ -145,11 +192,11 @@ fn read(device: &Device<'_>, index: u32) -> Result<Gpu, NvmlError> {
         device_node: optional(device.minor_number())?
             .map(|minor| PathBuf::from(format!("/dev/nvidia{minor}"))),
         pci_bus: optional(device.pci_info())?.map(|pci| pci.bus_id),
-        processes,
+        processes: processes(device)?,
         utilization: optional(device.utilization_rates())?.map(|rates| rates.gpu),
         power: optional(device.power_usage())?.map(|milliwatts| f64::from(milliwatts) / 1000.0),
         temperature: optional(device.temperature(TemperatureSensor::Gpu))?,
-        mig: optional(device.mig_mode())?.is_some_and(|mode| mode.current == 1),
+        mig: if is_cut { Mig::Cut } else { Mig::Off },
         fault: errors.filter(|errors| *errors > 0).map(|errors| GpuFault::UncorrectableEcc { errors }),
     })
 }

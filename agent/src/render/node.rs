@@ -11,17 +11,30 @@ use shared::{
 };
 
 use super::{Out, table::Table, time::ago};
-use crate::{control::Status, gpu::Inventory};
+use crate::{
+    control::Status,
+    gpu::{Inventory, Mig},
+};
 
 /// `2 of 4 free` for GPUs, by what they are doing.
 fn gpu_counts(gpus: &[OfferedGpu]) -> [usize; 4] {
     let count = |which: fn(&GpuState) -> bool| gpus.iter().filter(|gpu| which(&gpu.state)).count();
     [
         count(|state| *state == GpuState::Free),
-        count(|state| *state == GpuState::Held),
+        count(|state| matches!(state, GpuState::Held | GpuState::Shared { .. })),
         count(|state| matches!(state, GpuState::Foreign { .. })),
         count(|state| matches!(state, GpuState::Out { .. })),
     ]
+}
+
+/// What is to be said of a GPU that is neither free nor one job's.
+fn remarkable(gpu: &OfferedGpu) -> Option<String> {
+    match &gpu.state {
+        GpuState::Free | GpuState::Held => None,
+        GpuState::Shared { free } => Some(format!("shared, {} of {} left", human(*free), gpu.memory.human())),
+        GpuState::Foreign { by } => Some(format!("used outside haul by {by}")),
+        GpuState::Out { why } => Some(format!("out of service: {why}")),
+    }
 }
 
 /// `2x P100 16GiB`, models in order of their first GPU.
@@ -81,6 +94,11 @@ pub fn nodes(out: Out, nodes: &[NodeReport], now: Timestamp) {
     for NodeReport { record, .. } in nodes {
         for problem in &record.problems {
             out.line(format!("{}: {problem}", record.node));
+        }
+        for gpu in &record.offer.gpus {
+            if let Some(words) = remarkable(gpu) {
+                out.line(format!("{}: {} {}: {words}", record.node, gpu.model, gpu.uuid));
+            }
         }
         for (name, volume) in &record.offer.volumes {
             if let Some(problem) = &volume.problem {
@@ -153,12 +171,12 @@ pub fn gpus(out: Out, inventory: &Inventory) {
         let unknown = || "-".to_owned();
         let state = match (&gpu.fault, gpu.mig, gpu.processes.first()) {
             (Some(fault), ..) => fault.to_string(),
-            (None, true, _) => "MIG mode".into(),
-            (None, false, Some(process)) => {
+            (None, Mig::Cut, _) => "MIG mode".into(),
+            (None, Mig::Off | Mig::Instance(_), Some(process)) => {
                 let name = process.name.as_deref().unwrap_or("a process");
                 format!("used by {name} (pid {})", process.pid)
             }
-            (None, false, None) => "idle".into(),
+            (None, Mig::Off | Mig::Instance(_), None) => "idle".into(),
         };
         table.row([
             gpu.index.to_string(),

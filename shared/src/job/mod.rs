@@ -6,11 +6,13 @@
 //! type. Both report every fault at once, each with its field, its value and what is allowed.
 
 mod env;
+mod mig;
 mod parse;
 mod spec;
 mod validate;
 
 pub use env::{EnvName, EnvValue, SecretName};
+pub use mig::MigProfile;
 pub use parse::{Format, SpecError, parse, parse_value};
 pub use spec::{
     Arch, ComputeCapability, CudaVersion, JobSpec, Mount, OnIsolation, Placement, Priority, Pull, Resources,

@@ -144,6 +144,8 @@ fn read_job(value: Value, faults: &mut Vec<Fault>) -> Option<JobSpec> {
 fn read_resources(mut fields: Fields<'_>) -> Option<Resources> {
     let resources = Resources {
         gpus: fields.or("gpus", 0),
+        gpu_share: fields.optional("gpu_share"),
+        mig: fields.optional("mig"),
         gpu_model: fields.one_or_many("gpu_model"),
         gpu_memory: fields.optional("gpu_memory"),
         compute_capability: fields.optional("compute_capability"),
@@ -403,7 +405,7 @@ mod tests {
         insta::assert_snapshot!(faults.join("\n"), @r#"
         command = []: at least a program's name, or leave the field out for what the image says
         warn = "5m": shorter than timeout, which must be given with it
-        resources.gpu_model = ["P100"]: resources.gpus of 1 or more beside it
+        resources.gpu_model = ["P100"]: gpus of 1 or more, gpu_share or mig beside it
         mounts[0].target = "data": an absolute path other than /, without '..'
         mounts[0].path = "../other": a path below the volume: relative, without '..'
         "#);

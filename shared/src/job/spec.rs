@@ -6,7 +6,10 @@ use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::env::{EnvName, EnvValue, SecretName};
+use super::{
+    env::{EnvName, EnvValue, SecretName},
+    mig::MigProfile,
+};
 use crate::{
     event::Webhook,
     id::{JobName, Team, VolumeName},
@@ -143,6 +146,13 @@ pub struct Resources {
     #[serde(default)]
     #[schemars(range(max = 64))]
     pub gpus: u32,
+    /// So much memory of one GPU, which other jobs may use beside it, in place of whole GPUs (256MiB or
+    /// more). All that the job's programs hold there counts, the CUDA context of each included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_share: Option<Size>,
+    /// An instance of this kind, of a GPU in MIG mode, in place of whole GPUs (`1g.10gb`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig: Option<MigProfile>,
     /// Any of these models; matched by the words of the driver's name (`A100` fits
     /// `NVIDIA A100-SXM4-80GB`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

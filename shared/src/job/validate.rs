@@ -8,6 +8,9 @@ use crate::units::Size;
 /// The largest job, in bytes of its JSON or of its file: 256 KiB.
 pub const MAX_SPEC: usize = 256 << 10;
 
+/// The smallest share of a GPU: a CUDA context alone takes some hundred MiB.
+const MIN_GPU_SHARE: Size = Size(256 << 20);
+
 /// The most webhooks of a job.
 const MAX_WEBHOOKS: usize = 8;
 
@@ -122,12 +125,20 @@ pub fn validate(spec: &JobSpec) -> Vec<Fault> {
 fn resources(spec: &JobSpec, check: &mut impl FnMut(bool, &str, serde_json::Value, &str)) {
     let needs = &spec.resources;
     check(needs.gpus <= 64, "resources.gpus", needs.gpus.into(), "0 to 64");
-    let needs_gpu = "resources.gpus of 1 or more beside it";
+    let amounts = [needs.gpus > 0, needs.gpu_share.is_some(), needs.mig.is_some()];
+    if let Some(share) = needs.gpu_share {
+        check(share >= MIN_GPU_SHARE, "resources.gpu_share", share.to_string().into(), "at least 256MiB");
+    }
+    if amounts.iter().filter(|asked| **asked).count() > 1 {
+        let asked = serde_json::json!({ "gpus": needs.gpus, "gpu_share": needs.gpu_share, "mig": needs.mig });
+        check(false, "resources", asked, "only one of gpus, gpu_share and mig");
+    }
+    let needs_gpu = "gpus of 1 or more, gpu_share or mig beside it";
     for model in &needs.gpu_model {
         let ok = model.chars().any(|c| c.is_ascii_alphanumeric()) && model.len() <= 64;
         check(ok, "resources.gpu_model", model.as_str().into(), "a model's name such as A100");
     }
-    let without_gpus = needs.gpus == 0;
+    let without_gpus = amounts == [false; 3];
     check(
         !without_gpus || needs.gpu_model.is_empty(),
         "resources.gpu_model",

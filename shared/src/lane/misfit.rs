@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::VolumeName,
-    job::{Arch, ComputeCapability, CudaVersion},
+    job::{Arch, ComputeCapability, CudaVersion, MigProfile},
     units::Size,
 };
 
@@ -27,6 +27,16 @@ pub enum Misfit {
         needs: u32,
         /// How many the host has.
         has: u32,
+        /// How many MIG instances it has beside them.
+        #[serde(default)]
+        instances: usize,
+    },
+    /// No MIG instance of the wanted kind.
+    MigProfile {
+        /// The kind that the job needs.
+        needs: MigProfile,
+        /// The kinds that the host has.
+        has: Vec<MigProfile>,
     },
     /// Not enough GPUs of a wanted model.
     Model {
@@ -75,6 +85,15 @@ pub enum Misfit {
         /// How many of those that would serve are free.
         free: u32,
         /// How many are used by programs that haul did not start.
+        foreign: u32,
+    },
+    /// No GPU that would serve has so much memory left.
+    BusyShare {
+        /// How much of a GPU's memory the job needs.
+        needs: Size,
+        /// The most that is left on one.
+        free: Size,
+        /// How many of those that would serve are used by programs that haul did not start.
         foreign: u32,
     },
     /// The host does not offer the volume.
@@ -144,11 +163,16 @@ impl Misfit {
     /// Whether it passes when the host's running work ends.
     pub fn passes_when_empty(&self) -> bool {
         match self {
-            Self::Busy { .. } | Self::Slots { .. } | Self::Avoided | Self::Closed { .. } => true,
+            Self::Busy { .. }
+            | Self::BusyShare { .. }
+            | Self::Slots { .. }
+            | Self::Avoided
+            | Self::Closed { .. } => true,
             Self::Cpus { needs, has, .. } => needs <= has,
             Self::Memory { needs, has, .. } => needs <= has,
             Self::Arch { .. }
             | Self::TooFewGpus { .. }
+            | Self::MigProfile { .. }
             | Self::Model { .. }
             | Self::GpuMemory { .. }
             | Self::ComputeCapability { .. }
@@ -172,8 +196,21 @@ impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Arch { needs, has } => write!(f, "needs {needs}, the host is {has}"),
-            Self::TooFewGpus { needs, has: 0 } => write!(f, "needs {}, the host has none", gpus(*needs)),
-            Self::TooFewGpus { needs, has } => write!(f, "needs {}, the host has {has}", gpus(*needs)),
+            Self::TooFewGpus { needs, has, instances } => {
+                let has = if *has == 0 { "none".to_owned() } else { has.to_string() };
+                write!(f, "needs {}, the host has {has}", gpus(*needs))?;
+                match instances {
+                    0 => Ok(()),
+                    count => write!(f, " that is not in MIG mode, and {count} MIG instances"),
+                }
+            }
+            Self::MigProfile { needs, has } if has.is_empty() => {
+                write!(f, "needs a {needs} instance, the host has no GPU in MIG mode")
+            }
+            Self::MigProfile { needs, has } => {
+                let has: Vec<String> = has.iter().map(ToString::to_string).collect();
+                write!(f, "needs a {needs} instance, the host has {}", has.join(", "))
+            }
             Self::Model { needs, has } => {
                 write!(f, "needs GPU model {}, the host has {}", needs.join(" or "), has.join(", "))
             }
@@ -194,6 +231,13 @@ impl fmt::Display for Misfit {
             Self::Busy { needs, free, foreign: 0 } => write!(f, "needs {}, {free} free now", gpus(*needs)),
             Self::Busy { needs, free, foreign } => {
                 write!(f, "needs {}, {free} free now, {foreign} used by programs outside haul", gpus(*needs))
+            }
+            Self::BusyShare { needs, free, foreign } => {
+                write!(f, "needs {needs} of a GPU, {} free now on the emptiest", free.human())?;
+                match foreign {
+                    0 => Ok(()),
+                    count => write!(f, ", {count} used by programs outside haul"),
+                }
             }
             Self::NoVolume { volume } => write!(f, "the host does not offer volume {volume}"),
             Self::ReadOnly { volume } => write!(f, "the host offers volume {volume} read-only"),

@@ -12,13 +12,19 @@
 //!
 //! All of it is pure: agents decide with it, `haul status` explains with it.
 
+mod amount;
+mod choose;
 mod edition;
 mod fit;
 mod misfit;
 mod model;
 mod needs;
+mod offer;
 
+pub use amount::Amount;
+pub use choose::choose;
 pub use edition::Edition;
-pub use fit::{Fit, GpuState, Offer, OfferedGpu, OfferedVolume, choose, fit};
+pub use fit::{Fit, fit};
 pub use misfit::Misfit;
-pub use needs::{Access, Amount, GpuNeeds, Lane, LaneError, Needs};
+pub use needs::{Access, GpuNeeds, Lane, LaneError, Needs};
+pub use offer::{GpuState, Offer, OfferedGpu, OfferedVolume};

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::model;
+use super::{amount::Amount, model};
 use crate::{
     id::{LaneId, VolumeName},
     job::{Arch, ComputeCapability, CudaVersion, JobSpec, Priority},
@@ -52,15 +52,6 @@ pub struct GpuNeeds {
     pub cuda: Option<CudaVersion>,
 }
 
-/// How much of a host's GPUs a job takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Amount {
-    /// So many GPUs, each for this job alone.
-    Whole(u32),
-}
-
 /// What a job does with a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,8 +66,8 @@ impl Needs {
     /// The needs of a job.
     pub fn of(spec: &JobSpec) -> Self {
         let resources = &spec.resources;
-        let gpu = (resources.gpus > 0).then(|| GpuNeeds {
-            amount: Amount::Whole(resources.gpus),
+        let gpu = Amount::of(resources).map(|amount| GpuNeeds {
+            amount,
             models: resources.gpu_model.iter().map(|name| model::canonical(name)).collect(),
             memory: resources.gpu_memory,
             compute_capability: resources.compute_capability,
@@ -97,11 +88,9 @@ impl Needs {
         }
     }
 
-    /// How many whole GPUs; the measure of "the largest need first".
-    pub fn gpu_count(&self) -> u32 {
-        self.gpu.as_ref().map_or(0, |gpu| match gpu.amount {
-            Amount::Whole(count) => count,
-        })
+    /// The measure of "the largest need first"; jobs that use only the CPU are the smallest.
+    pub fn rank(&self) -> Option<(u32, Size)> {
+        self.gpu.as_ref().map(|gpu| gpu.amount.rank())
     }
 
     /// The lane of these needs: readable, then 32 bits of the SHA-256 of their canonical JSON.
@@ -114,13 +103,17 @@ impl Needs {
         let kind = match &self.gpu {
             None => "cpu".to_owned(),
             Some(gpu) => {
-                let models: Vec<String> = gpu.models.iter().map(|model| model.replace(' ', "-")).collect();
-                let models = if models.is_empty() { "gpu".into() } else { models.join("-") };
-                let models: String = models.chars().take(32).collect();
-                format!("{}x-{}", self.gpu_count(), models.trim_end_matches('-'))
+                let amount = match gpu.amount {
+                    Amount::Whole(count) => format!("{count}x"),
+                    Amount::Share(memory) => memory.to_string(),
+                    Amount::Mig(profile) => profile.to_string(),
+                };
+                let models = gpu.models.iter().map(String::as_str).collect::<Vec<_>>().join("-");
+                let models = if models.is_empty() { "gpu" } else { &models };
+                slug(&format!("{amount}-{models}"), 36)
             }
         };
-        LaneId::new(format!("{}-{kind}-{hash}", self.priority)).expect("made of slug characters, 50 at most")
+        LaneId::new(format!("{}-{kind}-{hash}", self.priority)).expect("made of slug characters, 52 at most")
     }
 }
 
@@ -131,8 +124,12 @@ impl fmt::Display for Needs {
         match &self.gpu {
             None => parts.push("CPU".to_owned()),
             Some(gpu) => {
-                let count = self.gpu_count();
-                let mut text = format!("{count} GPU{}", if count == 1 { "" } else { "s" });
+                let mut text = match gpu.amount {
+                    Amount::Whole(1) => "1 GPU".to_owned(),
+                    Amount::Whole(count) => format!("{count} GPUs"),
+                    Amount::Share(memory) => format!("{memory} of a GPU"),
+                    Amount::Mig(profile) => format!("a {profile} instance"),
+                };
                 if !gpu.models.is_empty() {
                     let models: Vec<&str> = gpu.models.iter().map(String::as_str).collect();
                     text.push_str(&format!(" of {}", models.join(" or ")));
@@ -153,6 +150,13 @@ impl fmt::Display for Needs {
         parts.extend(self.labels.iter().map(|(key, value)| format!("{key}={value}")));
         f.pad(&parts.join(", "))
     }
+}
+
+/// Of a text what may be in an id, cut to this length.
+fn slug(text: &str, length: usize) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let text: String = text.chars().take(length).map(plain).collect();
+    text.trim_end_matches('-').to_owned()
 }
 
 /// A lane's record in the store; it never changes.
@@ -238,6 +242,10 @@ mod tests {
             "[resources]\ngpus = 1\ngpu_memory = \"16GiB\"",
             "[resources]\ngpus = 1\ncuda = \"12.0\"",
             "[resources]\ngpus = 1\ncompute_capability = \"7.0\"",
+            "[resources]\ngpu_share = \"4GiB\"",
+            "[resources]\ngpu_share = \"8GiB\"",
+            "[resources]\nmig = \"1g.10gb\"",
+            "[resources]\nmig = \"1g.10gb+me\"",
             "[resources]\narch = \"arm64\"",
             "[placement]\nrequire = { tier = \"metal\" }",
             "[[mounts]]\nvolume = \"data\"\ntarget = \"/d\"",
@@ -260,5 +268,7 @@ mod tests {
     fn the_lane_id_of_known_needs_never_changes() {
         // Two versions of haul in one fleet must name the same lane.
         insta::assert_snapshot!(needs("[resources]\ngpus = 1\ngpu_model = \"P100\"").lane_id(), @"normal-1x-p100-2156bd12");
+        insta::assert_snapshot!(needs("[resources]\ngpu_share = \"4GiB\"").lane_id(), @"normal-4gib-gpu-d46e0922");
+        insta::assert_snapshot!(needs("[resources]\nmig = \"1g.10gb\"\ngpu_model = \"A100\"").lane_id(), @"normal-1g-10gb-a100-2fc6111a");
     }
 }

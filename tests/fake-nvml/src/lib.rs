@@ -13,6 +13,8 @@
 //! memory_mib = 16384
 //! cc = [6, 0]
 //! processes = [{ pid = 7, memory_mib = 100 }]
+//! mig = true
+//! instances = [{ uuid = "MIG-…", profile = "1g.10gb", memory_mib = 9728 }]
 //! ```
 //!
 //! Only what haul calls is here; every other symbol is missing, as in an old driver. Structures
@@ -27,6 +29,7 @@ use serde::Deserialize;
 const SUCCESS: u32 = 0;
 const INVALID_ARGUMENT: u32 = 2;
 const NOT_SUPPORTED: u32 = 3;
+const NOT_FOUND: u32 = 6;
 const INSUFFICIENT_SIZE: u32 = 7;
 const GPU_IS_LOST: u32 = 15;
 const UNKNOWN: u32 = 999;
@@ -43,7 +46,7 @@ struct Host {
     gpus: Vec<Gpu>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct Gpu {
     uuid: String,
     name: String,
@@ -61,10 +64,21 @@ struct Gpu {
     ecc: Option<u64>,
     mig: Option<bool>,
     #[serde(default)]
+    instances: Vec<Instance>,
+    #[serde(default)]
     lost: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
+struct Instance {
+    uuid: String,
+    profile: String,
+    memory_mib: u64,
+    #[serde(default)]
+    processes: Vec<Process>,
+}
+
+#[derive(Clone, Deserialize)]
 struct Process {
     pid: u32,
     memory_mib: u64,
@@ -90,13 +104,29 @@ fn host() -> Option<Host> {
     }
 }
 
+/// Handles of instances have their index and one above this bit.
+const INSTANCE: u32 = 16;
+
 /// A handle is an index and one, so that none is null.
 fn with(handle: usize, give: impl FnOnce(&Gpu) -> u32) -> u32 {
     let Some(host) = host() else { return UNKNOWN };
-    match host.gpus.get(handle.wrapping_sub(1)) {
-        Some(gpu) if gpu.lost => GPU_IS_LOST,
-        Some(gpu) => give(gpu),
-        None => INVALID_ARGUMENT,
+    let (card, instance) = (handle & ((1 << INSTANCE) - 1), handle >> INSTANCE);
+    match (host.gpus.get(card.wrapping_sub(1)), instance) {
+        (Some(gpu), _) if gpu.lost => GPU_IS_LOST,
+        (Some(gpu), 0) => give(gpu),
+        (Some(gpu), instance) => gpu.instances.get(instance - 1).map_or(INVALID_ARGUMENT, |instance| {
+            give(&Gpu {
+                uuid: instance.uuid.clone(),
+                name: format!("{} MIG {}", gpu.name, instance.profile),
+                memory_mib: instance.memory_mib,
+                used_mib: 0,
+                processes: instance.processes.clone(),
+                utilization: None,
+                power_mw: None,
+                ..gpu.clone()
+            })
+        }),
+        (None, _) => INVALID_ARGUMENT,
     }
 }
 
@@ -254,6 +284,18 @@ pub extern "C" fn nvmlDeviceGetTemperature(gpu: usize, _: u32, to: *mut u32) -> 
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetMigMode(gpu: usize, current: *mut u32, pending: *mut u32) -> u32 {
     with(gpu, |gpu| give(current, gpu.mig.map(u32::from)).max(give(pending, gpu.mig.map(u32::from))))
+}
+
+/// More places than there are instances, as on real cards.
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceGetMaxMigDeviceCount(gpu: usize, to: *mut u32) -> u32 {
+    with(gpu, |_| give(to, Some(7)))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceGetMigDeviceHandleByIndex(gpu: usize, index: u32, to: *mut usize) -> u32 {
+    let handle = gpu | (index as usize + 1) << INSTANCE;
+    with(gpu, |card| if card.instances.len() > index as usize { give(to, Some(handle)) } else { NOT_FOUND })
 }
 
 #[unsafe(no_mangle)]
