@@ -1,8 +1,14 @@
 //! The heartbeat: the node's record, rewritten each beat with a counter that moves.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
-use shared::node::{Mode, NodeRecord};
+use shared::{
+    id::JobId,
+    node::{Mode, NodeRecord},
+};
 
 use crate::{identity::Namesake, node::Node, pace::Pace, patience::Chain};
 
@@ -29,6 +35,7 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
         capacity: node.ledger.capacity(),
         jobs: node.ledger.holdings().into_keys().collect(),
         refusals: node.ledger.refusals(),
+        warnings: warnings(node),
         settings: node.gossip.settings.known(),
         lanes: node.gossip.lanes.known(),
         engine: node.engine_name(),
@@ -37,6 +44,11 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
     record.write(&node.fleet.store).await?;
     node.fence.renewed(began, &settings);
     Ok(())
+}
+
+/// What is to be said of the jobs that run here.
+fn warnings(node: &Node) -> BTreeMap<JobId, String> {
+    node.ledger.exceeding().into_iter().map(|(job, excess)| (job, excess.to_string())).collect()
 }
 
 /// Writes the record at every beat, until it is dropped. Not at every change: that would cost each

@@ -1,13 +1,14 @@
 //! What the host looks like: engine, disk, volumes, GPUs. Looked at each beat, and before GPUs
 //! change hands; what fails keeps jobs away and shows in `haul nodes`, and clears by itself.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use shared::{id::GpuUuid, units::Size};
+use shared::units::Size;
 
 use crate::{
-    engine::EngineInfo,
-    gpu::{self, Inventory},
+    engine::{Container, EngineInfo},
+    execute::{self, Owner},
+    gpu::{self, GpuError, Inventory, Users},
     node::Node,
     pace::Pace,
 };
@@ -16,10 +17,13 @@ use crate::{
 /// driver never does.
 const GPU_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How soon GPUs are looked at again on which something of a job that has ended was seen.
+const CLEARING: Duration = Duration::from_millis(250);
+
 /// Looks at everything once.
 pub async fn check(node: &Node) {
-    let (engine, volumes, inventory) =
-        futures::join!(node.engine.info(), node.volumes.check(), node.gpus.read(GPU_DEADLINE));
+    let (engine, volumes, gpus) =
+        futures::join!(node.engine.info(), node.volumes.check(), look_at_gpus(node));
     let mut problems = Vec::new();
     match &engine {
         Ok(info) => {
@@ -28,16 +32,8 @@ pub async fn check(node: &Node) {
         }
         Err(error) => problems.push(error.to_string()),
     }
-    match inventory {
-        Ok(inventory) => {
-            let foreign = foreign(node, &inventory).await;
-            node.ledger.set_gpus(inventory, foreign);
-        }
-        Err(error) => {
-            // What cannot be seen is not given out.
-            problems.push(error.to_string());
-        }
-    }
+    // What cannot be seen is not given out.
+    problems.extend(gpus.err().map(|error| error.to_string()));
     node.ledger.set_volumes(volumes);
     let before = node.ledger.problems();
     if before != problems {
@@ -49,6 +45,18 @@ pub async fn check(node: &Node) {
         }
     }
     node.ledger.set_problems(problems);
+}
+
+/// Looks at the GPUs and at who uses them.
+async fn look_at_gpus(node: &Node) -> Result<(), GpuError> {
+    let look = node.ledger.begin_look();
+    let inventory = node.gpus.read(GPU_DEADLINE).await?;
+    let Users { foreign, memory } = users(node, &inventory).await;
+    node.ledger.set_gpus(look, inventory, foreign);
+    for (job, excess) in node.ledger.set_memory(&memory) {
+        tracing::warn!(%job, "{excess}; it is ended if it still does at the next look");
+    }
+    Ok(())
 }
 
 fn disk(info: &EngineInfo, floor: Size) -> Option<String> {
@@ -64,44 +72,42 @@ fn disk(info: &EngineInfo, floor: Size) -> Option<String> {
     })
 }
 
-/// Which GPUs are used by programs that are not in a container of this node, or given to another
-/// agent's container.
-async fn foreign(node: &Node, inventory: &Inventory) -> BTreeMap<GpuUuid, String> {
-    let mut foreign = BTreeMap::new();
+/// Who uses the GPUs, and which are given to another agent's container.
+async fn users(node: &Node, inventory: &Inventory) -> Users {
     if inventory.simulated || inventory.gpus.is_empty() {
-        return foreign;
+        return Users::default();
     }
     let all = node.engine.list(&[]).await.unwrap_or_default();
-    let own = crate::execute::labels_of(node.fleet.store.url().as_str(), &node.id);
+    let labels = execute::labels_of(node.fleet.store.url().as_str(), &node.id);
     let is_own =
-        |labels: &BTreeMap<String, String>| own.iter().all(|(key, value)| labels.get(key) == Some(value));
-    for container in all.iter().filter(|container| !is_own(&container.labels)) {
-        for uuid in crate::execute::gpus_of(container) {
-            foreign.insert(uuid, format!("another agent's container {}", container.name));
+        |container: &Container| labels.iter().all(|(key, value)| container.labels.get(key) == Some(value));
+    let (own, others): (Vec<&Container>, Vec<&Container>) = all.iter().partition(|one| is_own(one));
+    let jobs = own.iter().filter_map(|one| Some((one.id.to_string(), Owner::of(one)?.job))).collect();
+    let mut users = gpu::users(&inventory.gpus, &jobs, gpu::container_of);
+    for container in others {
+        for uuid in execute::gpus_of(container) {
+            users.foreign.insert(uuid, format!("another agent's container {}", container.name));
         }
     }
-    let ours: Vec<&str> = all
-        .iter()
-        .filter(|container| is_own(&container.labels))
-        .map(|container| container.id.as_str())
-        .collect();
-    for gpu in &inventory.gpus {
-        let others = gpu::foreign(&gpu.processes, |pid| {
-            gpu::container_of(pid).is_some_and(|id| ours.contains(&id.as_str()))
-        });
-        if let Some(process) = others.first() {
-            let name = process.name.as_deref().unwrap_or("a process");
-            foreign.insert(gpu.uuid.clone(), format!("{name} (pid {})", process.pid));
-        }
-    }
-    foreign
+    users
 }
 
-/// Looks again at every beat, until it is dropped.
+/// Looks again at every beat, and at the GPUs of a job that has ended until nothing of it is left on
+/// them, until it is dropped.
 pub async fn watch(node: Arc<Node>) {
     let mut every = Pace::after(node.fleet.clone(), |settings| settings.beat);
     loop {
-        every.tick().await;
-        check(&node).await;
+        tokio::select! {
+            biased;
+            () = every.tick() => check(&node).await,
+            () = node.ledger.until_clearing() => {
+                if let Err(error) = look_at_gpus(&node).await {
+                    tracing::debug!(%error, "the GPUs cannot be read");
+                }
+                if node.ledger.is_clearing() {
+                    tokio::time::sleep(CLEARING).await;
+                }
+            }
+        }
     }
 }

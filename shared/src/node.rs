@@ -53,6 +53,9 @@ pub struct NodeRecord {
     /// Why it last refused each lane.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refusals: BTreeMap<LaneId, Refusal>,
+    /// What is to be said of jobs that run here, such as that one is about to be ended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub warnings: BTreeMap<JobId, String>,
     /// The settings that it goes by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Seq>,

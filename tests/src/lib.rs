@@ -14,6 +14,7 @@ pub mod histories;
 pub mod host;
 pub mod http;
 pub mod load;
+pub mod nvml;
 pub mod proxy;
 pub mod queues;
 pub mod receiver;

@@ -1,52 +1,21 @@
 //! GPUs through the shipped NVML code, with a library that reads them from a file, and through
 //! the engine's own NVIDIA path, with a hook that does nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
-use tests::{Agent, Done, World, engine::Engine, eventually, world::BUSYBOX};
-
-const FIRST: &str = "GPU-5ecf1a1e-0000-0000-0000-000000000001";
-const SECOND: &str = "GPU-5ecf1a1e-0000-0000-0000-000000000002";
-
-/// The built library.
-fn library() -> PathBuf {
-    let test = std::env::current_exe().expect("this test's path");
-    let library = test.ancestors().nth(2).expect("target/debug").join("libfake_nvml.so");
-    assert!(library.is_file(), "{} is not built; run: cargo build --workspace", library.display());
-    library
-}
-
-/// A host of two P100s, the first of which has these fields besides.
-fn two_p100(first: &str, host: &str) -> String {
-    let gpu = |uuid: &str, minor: u32, more: &str| {
-        format!(
-            "[[gpus]]\nuuid = \"{uuid}\"\nname = \"Tesla P100-PCIE-16GB\"\nmemory_mib = 16384\ncc = [6, 0]\nminor = {minor}\n\
-             utilization = 7\npower_mw = 30500\ntemperature = 40\n{more}\n"
-        )
-    };
-    format!("{host}\n{}{}", gpu(FIRST, 0, first), gpu(SECOND, 1, ""))
-}
-
-/// Writes it so that no reader sees half of it.
-fn set(world: &World, text: &str) {
-    let new = world.file("gpus.new", text);
-    std::fs::rename(new, world.path("gpus.toml")).expect("renamed");
-}
+use tests::{
+    Agent, Done, World,
+    engine::{Engine, ask},
+    eventually,
+    nvml::{self, FIRST, HOOK, SECOND, library, p100, set, two_p100},
+    world::BUSYBOX,
+};
 
 fn gpus(world: &World, library: &Path, flags: &[&str]) -> Done {
     let mut command = world.command(["gpus"].iter().chain(flags));
     command.env("HAUL_NVML_LIBRARY", library).env("FAKE_NVML_FILE", world.path("gpus.toml"));
     command.output().expect("haul starts").into()
-}
-
-fn agent<'w>(world: &'w World) -> Agent<'w> {
-    let (library, file) = (library(), world.path("gpus.toml"));
-    let env = [
-        ("HAUL_NVML_LIBRARY", library.to_str().expect("text")),
-        ("FAKE_NVML_FILE", file.to_str().expect("text")),
-    ];
-    Agent::start_with(world, "a", &[], &env)
 }
 
 fn states(world: &World, agent: &Agent<'_>) -> Vec<String> {
@@ -93,7 +62,7 @@ fn a_library_that_does_not_work_is_named() {
 fn a_driver_that_hangs_is_said_and_the_agent_lives() {
     let world = World::new();
     set(&world, &two_p100("", ""));
-    let agent = agent(&world);
+    let agent = nvml::agent(&world, &[]);
     set(&world, &two_p100("", "hang = true"));
     let dir = agent.state_dir().display().to_string();
     let problems = || world.json(["agent", "status", "--json", "--state-dir", &dir])["problems"].to_string();
@@ -110,7 +79,7 @@ fn a_driver_that_hangs_is_said_and_the_agent_lives() {
 fn gpus_that_others_use_or_that_are_broken_are_kept_from_jobs() {
     let world = World::new();
     set(&world, &two_p100("processes = [{ pid = 1, memory_mib = 100 }]", ""));
-    let agent = agent(&world);
+    let agent = nvml::agent(&world, &[]);
     assert_eq!(states(&world, &agent), ["foreign", "free"]);
     let becomes = |first: &str, expected: &str| {
         set(&world, &two_p100(first, ""));
@@ -126,16 +95,38 @@ fn gpus_that_others_use_or_that_are_broken_are_kept_from_jobs() {
 }
 
 #[test]
+fn a_gpu_is_given_on_when_nothing_of_its_last_job_is_left_on_it() {
+    let engine = Engine::start_with(&[BUSYBOX], &[HOOK]);
+    let world = World::on_engine(engine.address());
+    set(&world, &p100(FIRST, 0, ""));
+    let agent = nvml::agent(&world, &[]);
+    let first = world.submit(&["--gpus", "1"], "sleep 1000");
+    world.until(&first, "running");
+    let format = ["inspect", "--format", "{{.State.Pid}}", &format!("haul-{first}-1")];
+    let pid = ask(Some(&engine.address()), &format).trim().to_owned();
+    set(&world, &p100(FIRST, 0, &format!("processes = [{{ pid = {pid}, memory_mib = 900 }}]")));
+    let second = world.submit(&["--gpus", "1"], "true");
+    world.run(["cancel", &first]).ok();
+    world.until(&first, "cancelled");
+    eventually("what is left is named", || {
+        let nodes = world.run(["nodes"]).ok();
+        nodes.contains(&format!("used outside haul by a process (pid {pid})")).then_some(())
+    });
+    assert_eq!((states(&world, &agent), world.events(&second, "claimed").len()), (vec!["foreign".into()], 0));
+    set(&world, &p100(FIRST, 0, ""));
+    world.until(&second, "succeeded");
+}
+
+#[test]
 fn instances_are_given_out_in_place_of_their_gpu() {
     const INSTANCES: [&str; 2] =
         ["MIG-5ecf1a1e-0000-0000-0000-00000000000a", "MIG-5ecf1a1e-0000-0000-0000-00000000000b"];
-    let hook = ("nvidia-container-runtime-hook", "#!/bin/sh\ncat >/dev/null\n");
-    let engine = Engine::start_with(&[BUSYBOX], &[hook]);
+    let engine = Engine::start_with(&[BUSYBOX], &[HOOK]);
     let world = World::on_engine(engine.address());
     let instances =
         INSTANCES.map(|uuid| format!("{{ uuid = \"{uuid}\", profile = \"1g.10gb\", memory_mib = 9728 }}"));
     set(&world, &two_p100(&format!("mig = true\ninstances = [{}]", instances.join(", ")), ""));
-    let agent = agent(&world);
+    let agent = nvml::agent(&world, &[]);
     assert_eq!(states(&world, &agent), ["free", "free", "free"]);
     // Until they are let go, so that each has one.
     let script = "echo $NVIDIA_VISIBLE_DEVICES; until [ -e $HAUL_CHECKPOINT_DIR/go ]; do sleep 0.1; done";
@@ -160,13 +151,10 @@ fn instances_are_given_out_in_place_of_their_gpu() {
 
 #[test]
 fn the_engine_is_asked_for_gpus_by_their_full_uuid() {
-    // Called with the container's state; what the engine passes on is in the container's own
-    // environment.
-    let hook = ("nvidia-container-runtime-hook", "#!/bin/sh\ncat >/dev/null\n");
-    let engine = Engine::start_with(&[BUSYBOX], &[hook]);
+    let engine = Engine::start_with(&[BUSYBOX], &[HOOK]);
     let world = World::on_engine(engine.address());
     set(&world, &two_p100("", ""));
-    let _agent = agent(&world);
+    let _agent = nvml::agent(&world, &[]);
     let one = world.submit(&["--gpus", "1"], "echo $NVIDIA_VISIBLE_DEVICES");
     let two = world.submit(&["--gpus", "2"], "echo $NVIDIA_VISIBLE_DEVICES");
     let none = world.submit(&[], "echo $NVIDIA_VISIBLE_DEVICES");
@@ -183,7 +171,7 @@ fn the_engine_is_asked_for_gpus_by_their_full_uuid() {
 fn an_engine_without_the_nvidia_toolkit_is_said() {
     let world = World::new();
     set(&world, &two_p100("", ""));
-    let _agent = agent(&world);
+    let _agent = nvml::agent(&world, &[]);
     let id = world.submit(&["--gpus", "1"], "true");
     let ended = eventually("it ended", || world.events(&id, "ended").into_iter().next());
     assert_eq!(ended["outcome"], "engine_fault");

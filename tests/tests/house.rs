@@ -9,6 +9,8 @@ const LONGEST: usize = 450;
 
 /// Modules that decide: functions of state and time, without input and output.
 const PURE: &[&str] = &[
+    "shared/src/lane/amount.rs",
+    "shared/src/lane/choose.rs",
     "shared/src/lane/fit.rs",
     "shared/src/lane/misfit.rs",
     "shared/src/lane/model.rs",
@@ -20,6 +22,9 @@ const PURE: &[&str] = &[
     "shared/src/log/policy.rs",
     "agent/src/claim/order.rs",
     "agent/src/execute/outcome.rs",
+    "agent/src/gpu/users.rs",
+    "agent/src/ledger/cards.rs",
+    "agent/src/ledger/excess.rs",
     "agent/src/publish/desk.rs",
     "agent/src/publish/note.rs",
     "agent/src/publish/track.rs",

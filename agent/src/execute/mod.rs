@@ -315,6 +315,11 @@ impl Run {
                     if self.node.ledger.take_paused(&self.job.id) {
                         return Notice::Back;
                     }
+                    if let (None, Some(excess)) = (self.told, self.node.ledger.has_exceeded(&self.job.id)) {
+                        let notice = Notice::Stop(Reason::ShareExceeded(excess));
+                        self.told = Some(notice);
+                        return notice;
+                    }
                     self.read_news(epoch).await;
                 }
             }

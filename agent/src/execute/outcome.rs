@@ -7,6 +7,7 @@ use shared::{
 
 use crate::{
     engine::{EngineError, Exit},
+    ledger::Excess,
     secret::SecretError,
     volume::VolumeError,
 };
@@ -20,6 +21,8 @@ pub enum Reason {
     TimedOut,
     /// The host goes away.
     Preempted,
+    /// It holds more of a GPU that it shares than it asked for.
+    ShareExceeded(Excess),
 }
 
 impl Reason {
@@ -28,6 +31,14 @@ impl Reason {
             Self::Cancelled => Outcome::Cancelled,
             Self::TimedOut => Outcome::TimedOut,
             Self::Preempted => Outcome::Preempted,
+            Self::ShareExceeded(_) => Outcome::ShareExceeded,
+        }
+    }
+
+    fn message(self) -> Option<String> {
+        match self {
+            Self::Cancelled | Self::TimedOut | Self::Preempted => None,
+            Self::ShareExceeded(excess) => Some(excess.to_string()),
         }
     }
 }
@@ -99,7 +110,7 @@ impl Ending {
                 let message = "the container engine stopped or restarted while the job ran";
                 (Outcome::EngineFault, Some(message.to_owned()))
             }
-            Some(reason) => (reason.outcome(), None),
+            Some(reason) => (reason.outcome(), reason.message()),
             None if exit.oom && exit.code != 0 => {
                 (Outcome::OutOfMemory, Some("killed for using more memory than resources.memory".into()))
             }

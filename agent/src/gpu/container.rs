@@ -1,7 +1,5 @@
 //! Which container a process is in, by its control group.
 
-use super::GpuProcess;
-
 /// The id of the container that a process is in, if it is in any.
 pub fn container_of(pid: u32) -> Option<String> {
     container_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
@@ -17,11 +15,6 @@ fn container_in(cgroups: &str) -> Option<String> {
     });
     let id = names.find(|name| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit()))?;
     Some(id.to_owned())
-}
-
-/// The processes that are not ours.
-pub fn foreign(processes: &[GpuProcess], is_ours: impl Fn(u32) -> bool) -> Vec<&GpuProcess> {
-    processes.iter().filter(|process| !is_ours(process.pid)).collect()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod container;
 mod nvml;
 mod reader;
 mod simulated;
+mod users;
 
 use std::{fmt, path::PathBuf};
 
@@ -18,10 +19,11 @@ use shared::{
     units::Size,
 };
 
-pub use container::{container_of, foreign};
+pub use container::container_of;
 pub use nvml::Nvml;
 pub use reader::Reader;
 pub use simulated::{Simulated, SimulatedSpec};
+pub use users::{Users, users};
 
 /// One GPU.
 #[derive(Debug, Clone, PartialEq, Serialize)]

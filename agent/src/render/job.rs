@@ -66,6 +66,9 @@ pub fn status(out: Out, status: &Status, now: Timestamp) {
             field("container", started.container.chars().take(12).collect());
         }
     }
+    if let Some(warning) = &status.warning {
+        field("warning", warning.clone());
+    }
     if let Some(waiting) = &status.waiting {
         out.line("");
         explain(out, waiting, now);
@@ -187,6 +190,7 @@ pub fn status_json(status: &Status) -> serde_json::Value {
         "job": Summary { state: status.phase, ..Summary::of(&status.job) },
         "spec": status.job.spec,
         "waiting": status.waiting,
+        "warning": status.warning,
         "history": status.history,
     })
 }

@@ -141,6 +141,8 @@ pub struct Status {
     pub history: Vec<Entry>,
     /// Why it waits, while it does.
     pub waiting: Option<Waiting>,
+    /// What the node that has it has to say of it.
+    pub warning: Option<String>,
 }
 
 /// Access to a fleet.
@@ -200,16 +202,21 @@ impl Client {
         let history = self.log.entries(id).await?;
         let job = Job::fold(id.clone(), &history).map_err(LogError::from)?;
         let job = job.ok_or_else(|| ClientError::NotFound(id.to_string()))?;
-        let phase = self.phase(&job).await?;
+        let holder = match &job.state {
+            State::Held(claim) => NodeRecord::read(&self.fleet.store, &claim.node).await?,
+            State::Queued { .. } | State::Done { .. } => None,
+        };
+        let phase = self.phase(&job, holder.as_ref()).await?;
+        let warning = holder.and_then(|mut record| record.warnings.remove(&job.id));
         let waiting = match &job.state {
             State::Queued { .. } => Some(self.explain(&job, phase == Phase::Parked).await?),
             State::Held(_) | State::Done { .. } => None,
         };
-        Ok(Status { job, phase, history, waiting })
+        Ok(Status { job, phase, history, waiting, warning })
     }
 
     /// Where a job stands, as far as anybody can tell without asking its node.
-    async fn phase(&self, job: &Job) -> Result<Phase, ClientError> {
+    async fn phase(&self, job: &Job, holder: Option<&NodeRecord>) -> Result<Phase, ClientError> {
         let phase = job.phase();
         match (phase, &job.state) {
             (Phase::Queued, _) => {
@@ -217,9 +224,8 @@ impl Client {
                 let parked = !sent && self.index.has(&Marker::parked(job, job.next_attempt())).await?;
                 Ok(if parked { Phase::Parked } else { phase })
             }
-            (Phase::Running, State::Held(claim)) if job.spec.on_isolation == OnIsolation::Freeze => {
-                let record = NodeRecord::read(&self.fleet.store, &claim.node).await?;
-                let cut_off = record.is_some_and(|record| record.has_frozen(self.now()));
+            (Phase::Running, State::Held(_)) if job.spec.on_isolation == OnIsolation::Freeze => {
+                let cut_off = holder.is_some_and(|record| record.has_frozen(self.now()));
                 Ok(if cut_off { Phase::Frozen } else { phase })
             }
             _ => Ok(phase),

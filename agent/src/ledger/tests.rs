@@ -2,16 +2,17 @@ use proptest::prelude::*;
 use shared::{
     id::NodeId,
     job::{Format, parse},
+    lane::GpuState,
 };
 
-use super::*;
+use super::{cards::LAST_SEEN, *};
 use crate::gpu::{Gpus, Simulated};
 
 fn ledger(gpus: &str) -> Ledger {
     let capacity = Capacity { cpus: 4.0, memory: Size(1 << 30), slots: 4, ..Capacity::default() };
     let ledger = Ledger::new(capacity, BTreeMap::new());
     let inventory = Simulated::new(&gpus.parse().expect("valid"), &NodeId::new("n").expect("valid")).read();
-    ledger.set_gpus(inventory.expect("reads"), BTreeMap::new());
+    ledger.set_gpus(ledger.begin_look(), inventory.expect("reads"), BTreeMap::new());
     ledger
 }
 
@@ -77,7 +78,7 @@ fn a_gpu_that_others_use_is_not_given() {
     let ledger = ledger("2xP100:16GiB");
     let inventory = ledger.inventory();
     let foreign = BTreeMap::from([(inventory.gpus[0].uuid.clone(), "python (pid 7)".to_owned())]);
-    ledger.set_gpus(inventory.clone(), foreign);
+    ledger.set_gpus(ledger.begin_look(), inventory.clone(), foreign);
     let Take::Given(holding) = take(&ledger, "a", "gpus = 1") else { panic!("the other one is free") };
     assert_eq!(holding.gpus, [inventory.gpus[1].uuid.clone()]);
     assert_eq!(
@@ -108,12 +109,58 @@ fn a_gpu_is_shared_by_memory_and_whole_again_when_all_have_gone() {
 }
 
 #[test]
+fn a_job_over_its_share_is_told_of_once_and_has_exceeded_it_at_the_second_look_in_a_row() {
+    let ledger = ledger("1xP100:16GiB");
+    let a = JobId::new("a").expect("valid");
+    assert!(matches!(take(&ledger, "a", "gpu_share = \"4GiB\""), Take::Given(_)));
+    let look = |mib: u64| ledger.set_memory(&BTreeMap::from([(a.clone(), Size(mib << 20))]));
+    let excess = Excess { share: Size(4 << 30), held: Size(5 << 30) };
+    assert_eq!((look(4096), ledger.has_exceeded(&a)), (vec![], None));
+    assert_eq!((look(5120), ledger.has_exceeded(&a)), (vec![(a.clone(), excess)], None));
+    assert_eq!(ledger.exceeding(), BTreeMap::from([(a.clone(), excess)]));
+    assert_eq!((look(4096), ledger.has_exceeded(&a)), (vec![], None));
+    assert_eq!((look(5120), ledger.has_exceeded(&a)), (vec![(a.clone(), excess)], None));
+    assert_eq!((look(5120), ledger.has_exceeded(&a)), (vec![], Some(excess)));
+    ledger.give_back(&a);
+    assert_eq!(ledger.has_exceeded(&a), None);
+}
+
+#[test]
+fn a_gpu_is_free_again_when_a_look_after_its_jobs_end_shows_nobody_on_it() {
+    let ledger = ledger("1xP100:16GiB");
+    let inventory = Inventory { simulated: false, ..ledger.inventory() };
+    let (a, gpu) = (JobId::new("a").expect("valid"), inventory.gpus[0].uuid.clone());
+    let nobody = BTreeMap::new;
+    let somebody = || BTreeMap::from([(gpu.clone(), "python (pid 7)".to_owned())]);
+    let look = |foreign| ledger.set_gpus(ledger.begin_look(), inventory.clone(), foreign);
+    let state = || ledger.offer().gpus[0].state.clone();
+    look(nobody());
+    let end = || {
+        assert!(matches!(take(&ledger, "a", "gpus = 1"), Take::Given(_)));
+        ledger.settled(&a);
+        ledger.give_back(&a);
+    };
+    let before = ledger.begin_look();
+    end();
+    assert_eq!((state(), ledger.is_clearing()), (GpuState::Held, true));
+    ledger.set_gpus(before, inventory.clone(), nobody());
+    assert_eq!(state(), GpuState::Held, "a look that began before the end says nothing");
+    look(somebody());
+    assert_eq!(state(), GpuState::Held, "it may be about to go");
+    look(nobody());
+    assert_eq!((state(), ledger.is_clearing()), (GpuState::Free, false));
+    end();
+    (0..LAST_SEEN).for_each(|_| look(somebody()));
+    assert_eq!((state(), ledger.is_clearing()), (GpuState::Foreign { by: "python (pid 7)".into() }, false));
+}
+
+#[test]
 fn nobody_joins_those_who_share_a_gpu_with_a_stranger() {
     let ledger = ledger("1xP100:16GiB");
     assert!(matches!(take(&ledger, "a", "gpu_share = \"4GiB\""), Take::Given(_)));
     let inventory = ledger.inventory();
     let foreign = BTreeMap::from([(inventory.gpus[0].uuid.clone(), "python (pid 7)".to_owned())]);
-    ledger.set_gpus(inventory, foreign);
+    ledger.set_gpus(ledger.begin_look(), inventory, foreign);
     assert_eq!(
         why(&take(&ledger, "b", "gpu_share = \"4GiB\"")),
         "needs 4GiB of a GPU, 0 B free now on the emptiest, 1 used by programs outside haul"

@@ -3,6 +3,9 @@
 //! All of it is decided under one lock, without an await in between, so that no GPU can be given
 //! out twice. Whoever waits for something to become free watches [`Ledger::changes`].
 
+mod cards;
+mod excess;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -11,13 +14,18 @@ use std::{
 use shared::{
     id::{Attempt, GpuUuid, JobId, LaneId, VolumeName},
     job::{Arch, JobSpec},
-    lane::{Fit, GpuState, Misfit, Needs, Offer, OfferedGpu, OfferedVolume, choose, fit},
+    lane::{Fit, Misfit, Needs, Offer, OfferedVolume, choose, fit},
     node::{Capacity, Mode, Refusal, Share},
     units::Size,
 };
 use tokio::sync::watch;
 
-use crate::gpu::{Gpu, Inventory, Mig};
+use cards::Cards;
+pub use cards::Look;
+pub use excess::Excess;
+use excess::Excesses;
+
+use crate::gpu::Inventory;
 
 /// What a job has been given.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,8 +41,7 @@ pub struct Holding {
 /// What is known of the host.
 #[derive(Debug)]
 struct State {
-    inventory: Inventory,
-    foreign: BTreeMap<GpuUuid, String>,
+    cards: Cards,
     volumes: BTreeMap<VolumeName, OfferedVolume>,
     labels: BTreeMap<String, String>,
     capacity: Capacity,
@@ -48,15 +55,7 @@ struct State {
     /// Cut off from the store for so long that the node may be replaced.
     isolated: bool,
     refusals: BTreeMap<LaneId, Refusal>,
-}
-
-/// What of a GPU is given to jobs.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Given {
-    /// All of it, to one.
-    Whole,
-    /// So much of its memory.
-    Shares(Size),
+    excesses: Excesses,
 }
 
 /// The host's resources.
@@ -83,8 +82,7 @@ impl Ledger {
     /// A host with this capacity and these labels; GPUs and volumes come with the first check.
     pub fn new(capacity: Capacity, labels: BTreeMap<String, String>) -> Self {
         let state = State {
-            inventory: Inventory::default(),
-            foreign: BTreeMap::new(),
+            cards: Cards::default(),
             volumes: BTreeMap::new(),
             labels,
             capacity,
@@ -95,6 +93,7 @@ impl Ledger {
             problems: Vec::new(),
             isolated: false,
             refusals: BTreeMap::new(),
+            excesses: Excesses::default(),
         };
         Self { state: Mutex::new(state), changes: watch::Sender::new(()) }
     }
@@ -108,12 +107,34 @@ impl Ledger {
         self.changes.subscribe()
     }
 
-    /// Notes what the GPUs look like now; `foreign` names what of them is used by others.
-    pub fn set_gpus(&self, inventory: Inventory, foreign: BTreeMap<GpuUuid, String>) {
+    /// To be called before the GPUs are looked at.
+    pub fn begin_look(&self) -> Look {
+        self.state().cards.begin_look()
+    }
+
+    /// Notes what the GPUs looked like; `foreign` names what of them is used by others.
+    pub fn set_gpus(&self, look: Look, inventory: Inventory, foreign: BTreeMap<GpuUuid, String>) {
         let mut state = self.state();
         let before = state.offer();
-        (state.inventory, state.foreign) = (inventory, foreign);
+        state.cards.seen(look, inventory, foreign);
         self.tell_if(state.offer() != before);
+    }
+
+    /// Notes what the programs of each job hold of GPUs' memory, and gives those that hold more than
+    /// their share for the first time.
+    pub fn set_memory(&self, memory: &BTreeMap<JobId, Size>) -> Vec<(JobId, Excess)> {
+        let state = &mut *self.state();
+        state.excesses.seen(&state.holdings, memory)
+    }
+
+    /// Jobs that hold more of a GPU than they asked for.
+    pub fn exceeding(&self) -> BTreeMap<JobId, Excess> {
+        self.state().excesses.all()
+    }
+
+    /// Whether a job has held more than its share for so long that it is to end.
+    pub fn has_exceeded(&self, job: &JobId) -> Option<Excess> {
+        self.state().excesses.lasting(job)
     }
 
     /// Notes how the volumes are.
@@ -176,7 +197,7 @@ impl Ledger {
 
     /// The GPUs as last read.
     pub fn inventory(&self) -> Inventory {
-        self.state().inventory.clone()
+        self.state().cards.inventory.clone()
     }
 
     /// Who has what.
@@ -244,6 +265,20 @@ impl Ledger {
         self.give_back(job);
     }
 
+    /// Waits until there are GPUs that a look would show to be free again.
+    pub async fn until_clearing(&self) {
+        let mut changes = self.changes();
+        while !self.is_clearing() {
+            // The sender is this ledger's.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Whether there are GPUs that a look would show to be free again.
+    pub fn is_clearing(&self) -> bool {
+        self.state().cards.is_clearing()
+    }
+
     /// Notes that nothing more is done for a job's last attempt.
     pub fn settled(&self, job: &JobId) {
         self.state().settling.remove(job);
@@ -262,8 +297,10 @@ impl Ledger {
     /// Takes back what a job had.
     pub fn give_back(&self, job: &JobId) {
         let mut state = self.state();
+        state.excesses.ended(job);
         if let Some(holding) = state.holdings.remove(job) {
             state.capacity.give_back(holding.share);
+            state.cards.ended(holding.gpus);
             self.tell_if(true);
         }
     }
@@ -304,71 +341,15 @@ impl State {
     }
 
     fn offer(&self) -> Offer {
-        let given = self.given();
-        // What is cut into instances is offered as these.
-        let all = &self.inventory.gpus;
-        let has_instances =
-            |cut: &Gpu| all.iter().any(|gpu| gpu.index == cut.index && matches!(gpu.mig, Mig::Instance(_)));
-        let devices = all.iter().filter(|gpu| gpu.mig != Mig::Cut || !has_instances(gpu));
-        let gpus = devices.map(|gpu| OfferedGpu {
-            uuid: gpu.uuid.clone(),
-            model: gpu.model.clone(),
-            memory: gpu.memory,
-            compute_capability: gpu.compute_capability,
-            mig: match gpu.mig {
-                Mig::Instance(profile) => Some(profile),
-                Mig::Off | Mig::Cut => None,
-            },
-            state: self.gpu_state(gpu, given.get(&gpu.uuid).copied()),
-        });
         Offer {
             arch: Arch::HOST,
-            cuda: self.inventory.driver.as_ref().map(|driver| driver.cuda),
-            gpus: gpus.collect(),
+            cuda: self.cards.inventory.driver.as_ref().map(|driver| driver.cuda),
+            gpus: self.cards.offered(self.holdings.values()),
             volumes: self.volumes.clone(),
             labels: self.labels.clone(),
-        }
-    }
-
-    /// What of each GPU is given to jobs.
-    fn given(&self) -> BTreeMap<&GpuUuid, Given> {
-        let mut given = BTreeMap::new();
-        for holding in self.holdings.values() {
-            for uuid in &holding.gpus {
-                let before = given.get(uuid).copied();
-                given.insert(
-                    uuid,
-                    match (before, holding.share.gpu) {
-                        (None, Some(share)) => Given::Shares(share),
-                        (Some(Given::Shares(sum)), Some(share)) => {
-                            Given::Shares(Size(sum.bytes().saturating_add(share.bytes())))
-                        }
-                        (_, None) | (Some(Given::Whole), _) => Given::Whole,
-                    },
-                );
-            }
-        }
-        given
-    }
-
-    fn gpu_state(&self, gpu: &Gpu, given: Option<Given>) -> GpuState {
-        if let Some(fault) = &gpu.fault {
-            return GpuState::Out { why: fault.to_string() };
-        }
-        if gpu.mig == Mig::Cut {
-            return GpuState::Out { why: "it is in MIG mode and has no instances".into() };
-        }
-        match (given, self.foreign.get(&gpu.uuid)) {
-            (Some(Given::Whole), _) => GpuState::Held,
-            (_, Some(by)) => GpuState::Foreign { by: by.clone() },
-            (Some(Given::Shares(sum)), None) => {
-                GpuState::Shared { free: Size(gpu.memory.bytes().saturating_sub(sum.bytes())) }
-            }
-            (None, None) => GpuState::Free,
         }
     }
 }
 
 #[cfg(test)]
-#[path = "ledger_tests.rs"]
 mod tests;

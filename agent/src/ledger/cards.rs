@@ -1,0 +1,138 @@
+//! How the GPUs stand: as last looked at, and to whom each is given. Pure.
+
+use std::collections::BTreeMap;
+
+use shared::{
+    id::GpuUuid,
+    lane::{GpuState, OfferedGpu},
+    units::Size,
+};
+
+use super::Holding;
+use crate::gpu::{Gpu, Inventory, Mig};
+
+/// A look at the GPUs, by its number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Look(u64);
+
+/// How many looks after its job's end something may be seen on a GPU; then it is somebody else's.
+pub(super) const LAST_SEEN: u32 = 20;
+
+/// A GPU whose job has ended.
+#[derive(Debug, Clone, Copy)]
+struct Clearing {
+    /// The last look that had begun by then, and may not have seen the end.
+    after: Look,
+    /// How many there were since.
+    looks: u32,
+}
+
+/// What of a GPU is given to jobs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Given {
+    /// All of it, to one.
+    Whole,
+    /// So much of its memory.
+    Shares(Size),
+}
+
+/// The GPUs.
+#[derive(Debug, Default)]
+pub(super) struct Cards {
+    pub(super) inventory: Inventory,
+    /// Who uses them beside this node's jobs.
+    foreign: BTreeMap<GpuUuid, String>,
+    /// Those whose last job has ended, until a look has shown that nothing of it is left there.
+    clearing: BTreeMap<GpuUuid, Clearing>,
+    /// The last look that has begun.
+    look: Look,
+}
+
+impl Cards {
+    pub(super) fn begin_look(&mut self) -> Look {
+        self.look.0 += 1;
+        self.look
+    }
+
+    pub(super) fn seen(&mut self, look: Look, inventory: Inventory, foreign: BTreeMap<GpuUuid, String>) {
+        self.clearing.retain(|uuid, clearing| {
+            clearing.looks += u32::from(clearing.after < look);
+            let is_clear = clearing.looks > 0 && !foreign.contains_key(uuid);
+            !is_clear && clearing.looks < LAST_SEEN
+        });
+        (self.inventory, self.foreign) = (inventory, foreign);
+    }
+
+    /// A job that had these has ended.
+    pub(super) fn ended(&mut self, gpus: Vec<GpuUuid>) {
+        // Nothing runs on those that are made up.
+        if !self.inventory.simulated {
+            let clearing = Clearing { after: self.look, looks: 0 };
+            self.clearing.extend(gpus.into_iter().map(|uuid| (uuid, clearing)));
+        }
+    }
+
+    pub(super) fn is_clearing(&self) -> bool {
+        !self.clearing.is_empty()
+    }
+
+    /// As lanes see them, while these have been given out.
+    pub(super) fn offered<'h>(&self, holdings: impl Iterator<Item = &'h Holding>) -> Vec<OfferedGpu> {
+        let given = given(holdings);
+        let all = &self.inventory.gpus;
+        let has_instances =
+            |cut: &Gpu| all.iter().any(|gpu| gpu.index == cut.index && matches!(gpu.mig, Mig::Instance(_)));
+        // What is cut into instances is offered as these.
+        let devices = all.iter().filter(|gpu| gpu.mig != Mig::Cut || !has_instances(gpu));
+        let offered = devices.map(|gpu| OfferedGpu {
+            uuid: gpu.uuid.clone(),
+            model: gpu.model.clone(),
+            memory: gpu.memory,
+            compute_capability: gpu.compute_capability,
+            mig: match gpu.mig {
+                Mig::Instance(profile) => Some(profile),
+                Mig::Off | Mig::Cut => None,
+            },
+            state: self.state(gpu, given.get(&gpu.uuid).copied()),
+        });
+        offered.collect()
+    }
+
+    fn state(&self, gpu: &Gpu, given: Option<Given>) -> GpuState {
+        if let Some(fault) = &gpu.fault {
+            return GpuState::Out { why: fault.to_string() };
+        }
+        if gpu.mig == Mig::Cut {
+            return GpuState::Out { why: "it is in MIG mode and has no instances".into() };
+        }
+        if self.clearing.contains_key(&gpu.uuid) {
+            return GpuState::Held;
+        }
+        match (given, self.foreign.get(&gpu.uuid)) {
+            (Some(Given::Whole), _) => GpuState::Held,
+            (_, Some(by)) => GpuState::Foreign { by: by.clone() },
+            (Some(Given::Shares(sum)), None) => {
+                GpuState::Shared { free: Size(gpu.memory.bytes().saturating_sub(sum.bytes())) }
+            }
+            (None, None) => GpuState::Free,
+        }
+    }
+}
+
+/// What of each GPU is given to jobs.
+fn given<'h>(holdings: impl Iterator<Item = &'h Holding>) -> BTreeMap<&'h GpuUuid, Given> {
+    let mut given: BTreeMap<&GpuUuid, Given> = BTreeMap::new();
+    for holding in holdings {
+        for uuid in &holding.gpus {
+            let more = match (given.get(uuid), holding.share.gpu) {
+                (None, Some(share)) => Given::Shares(share),
+                (Some(Given::Shares(sum)), Some(share)) => {
+                    Given::Shares(Size(sum.bytes().saturating_add(share.bytes())))
+                }
+                (Some(Given::Whole), _) | (_, None) => Given::Whole,
+            };
+            given.insert(uuid, more);
+        }
+    }
+    given
+}
