@@ -27,6 +27,7 @@ use crate::{
     node::Node,
     runs,
     task::Tasks,
+    usage,
 };
 
 /// Keeps a second agent away from a state directory for as long as it lives.
@@ -101,6 +102,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     let life = Life::begin(&node).await;
     tasks.spawn("tidy", runs::watch(node.config.clone(), node.fleet.clone(), node.clock.clone()));
     tasks.spawn("health", health::watch(node.clone()));
+    tasks.spawn("usage", usage::watch(node.clone()));
     crate::notify::ready();
 
     let mut signals = Signals::new()?;

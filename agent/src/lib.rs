@@ -36,6 +36,7 @@ mod ship;
 pub mod sweep;
 pub mod task;
 mod telemetry;
+pub mod usage;
 mod volume;
 pub mod watch;
 

@@ -25,6 +25,7 @@ use crate::{
     publish::{Directory, Publisher},
     secret::Secrets,
     task::Tasks,
+    usage::Meters,
     volume::Volumes,
     watch::Members,
 };
@@ -69,6 +70,8 @@ pub struct Node {
     pub gossip: Gossip,
     /// The attempts that run here.
     pub attempts: Tasks,
+    /// What they use.
+    pub meters: Meters,
     /// How often the node's record was written.
     pub beats: AtomicU64,
     /// How far the pull is that told last; for whoever watches.
@@ -133,6 +136,7 @@ impl Node {
             clock,
             gossip: Gossip::default(),
             attempts: Tasks::default(),
+            meters: Meters::default(),
             beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),
             hand_back: CancellationToken::new(),

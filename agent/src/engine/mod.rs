@@ -231,6 +231,15 @@ pub struct Exit {
     pub finished_at: Option<Timestamp>,
 }
 
+/// What a container uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Processor time since it was started, of all cores.
+    pub cpu: Duration,
+    /// Main memory now, without what the kernel only caches of its files.
+    pub memory: Size,
+}
+
 /// A line of a container's output, or a part of a long one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -294,6 +303,9 @@ pub trait Engine: Send + Sync + 'static {
     /// The containers, in any state, that carry all of these labels. Without their times and exits,
     /// which the engine tells only one by one: a container that it is busy with would hold up all.
     async fn list(&self, labels: &[(String, String)]) -> Result<Vec<Container>, EngineError>;
+
+    /// What it uses; of one that does not run, nothing.
+    async fn stats(&self, id: &ContainerId) -> Result<Stats, EngineError>;
 
     /// Its output from a time on, that time included, in the engine's order; with `follow` until
     /// it ends.

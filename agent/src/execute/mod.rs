@@ -22,7 +22,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use outcome::{Ending, Reason};
-pub use owner::{Owner, freezes, gpus_of, labels_of};
+pub use owner::{Owner, container_name, freezes, gpus_of, labels_of};
 use shared::{
     id::Attempt,
     job::OnIsolation,
@@ -362,6 +362,8 @@ impl Run {
     async fn end(&mut self, ending: Ending, output: OutputSize, name: &ContainerId) {
         let node = self.node.clone();
         let (policy, attempt) = (node.fleet.settings().policy, self.attempt);
+        let ran = ending.ran();
+        let usage = ran.map(|ran| Box::new(node.meters.close(&self.job, &node.ledger, ran)));
         let decide = |job: &Job| {
             if !job.is_held_by(&node.id, attempt) {
                 return None;
@@ -377,6 +379,7 @@ impl Run {
                 output,
                 started_at: ending.started_at,
                 finished_at: ending.finished_at,
+                usage: usage.clone(),
             })))
         };
         if mutant::is_on(Mutant::EarlyGpus) {

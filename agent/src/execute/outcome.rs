@@ -1,5 +1,7 @@
 //! How an attempt ended: from what the engine says to an outcome. Pure.
 
+use std::time::Duration;
+
 use shared::{
     id::Timestamp,
     log::{Job, Outcome},
@@ -124,6 +126,12 @@ impl Ending {
             started_at: exit.started_at,
             finished_at: exit.finished_at,
         }
+    }
+
+    /// How long its container ran, if it did.
+    pub fn ran(&self) -> Option<Duration> {
+        let (started, finished) = self.started_at.zip(self.finished_at)?;
+        Some((finished - started).to_std().unwrap_or_default())
     }
 
     /// The outcome for a job as it stands: what happens after somebody asked it to stop is not

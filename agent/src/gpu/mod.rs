@@ -50,6 +50,8 @@ pub struct Gpu {
     pub utilization: Option<u32>,
     /// What it draws, in watts.
     pub power: Option<f64>,
+    /// What it has drawn since the driver was loaded, in joules.
+    pub energy: Option<f64>,
     /// How warm it is, in °C.
     pub temperature: Option<u32>,
     /// Whether it is whole, cut into instances, or one of these.

@@ -161,6 +161,7 @@ fn read_instance(device: &Device<'_>, card: &Gpu) -> Result<Option<Gpu>, NvmlErr
         processes: processes(device)?,
         utilization: None,
         power: None,
+        energy: None,
         mig: Mig::Instance(profile),
         ..card.clone()
     }))
@@ -195,10 +196,16 @@ fn read(device: &Device<'_>, index: u32) -> Result<Gpu, NvmlError> {
         processes: processes(device)?,
         utilization: optional(device.utilization_rates())?.map(|rates| rates.gpu),
         power: optional(device.power_usage())?.map(|milliwatts| f64::from(milliwatts) / 1000.0),
+        energy: optional(device.total_energy_consumption())?.map(joules),
         temperature: optional(device.temperature(TemperatureSensor::Gpu))?,
         mig: if is_cut { Mig::Cut } else { Mig::Off },
         fault: errors.filter(|errors| *errors > 0).map(|errors| GpuFault::UncorrectableEcc { errors }),
     })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "2^53 mJ are drawn in a thousand years")]
+fn joules(millijoules: u64) -> f64 {
+    millijoules as f64 / 1000.0
 }
 
 fn process(info: &ProcessInfo) -> GpuProcess {

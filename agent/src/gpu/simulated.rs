@@ -181,6 +181,7 @@ fn made_up(node: &NodeId, index: u32, kind: &Kind) -> Vec<Gpu> {
         processes: Vec::new(),
         utilization: None,
         power: None,
+        energy: None,
         temperature: None,
         mig: if kind.instances.is_empty() { Mig::Off } else { Mig::Cut },
         fault: None,

@@ -55,6 +55,8 @@ struct State {
     /// Cut off from the store for so long that the node may be replaced.
     isolated: bool,
     refusals: BTreeMap<LaneId, Refusal>,
+    /// What the programs of each job hold of GPUs' memory, as last seen.
+    gpu_memory: BTreeMap<JobId, Size>,
     excesses: Excesses,
 }
 
@@ -93,6 +95,7 @@ impl Ledger {
             problems: Vec::new(),
             isolated: false,
             refusals: BTreeMap::new(),
+            gpu_memory: BTreeMap::new(),
             excesses: Excesses::default(),
         };
         Self { state: Mutex::new(state), changes: watch::Sender::new(()) }
@@ -124,7 +127,13 @@ impl Ledger {
     /// their share for the first time.
     pub fn set_memory(&self, memory: &BTreeMap<JobId, Size>) -> Vec<(JobId, Excess)> {
         let state = &mut *self.state();
+        state.gpu_memory.clone_from(memory);
         state.excesses.seen(&state.holdings, memory)
+    }
+
+    /// What the programs of each job hold of GPUs' memory, as last seen.
+    pub fn gpu_memory(&self) -> BTreeMap<JobId, Size> {
+        self.state().gpu_memory.clone()
     }
 
     /// Jobs that hold more of a GPU than they asked for.

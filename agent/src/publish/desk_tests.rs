@@ -57,6 +57,7 @@ fn ended(seq: u64, name: &str) -> Entry {
         output: OutputSize::default(),
         started_at: None,
         finished_at: None,
+        usage: None,
     };
     entry(seq, by(name), Event::Ended(Box::new(ended)))
 }

@@ -56,6 +56,7 @@ fn job(name: &str, was: Was) -> Job {
             output: OutputSize::default(),
             started_at: None,
             finished_at: None,
+            usage: None,
         }))
     };
     let mut events = vec![Event::Submitted(Box::new(Submitted {

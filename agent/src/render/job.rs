@@ -15,6 +15,7 @@ use super::{
     Out,
     table::{Table, phase},
     time::{ago, local, span},
+    usage,
 };
 
 /// A list of jobs.
@@ -80,6 +81,10 @@ pub fn status(out: Out, status: &Status, now: Timestamp) {
         let gap = before.map_or_else(String::new, |before| format!("+{}", ago(before, entry.at)));
         before = Some(entry.at);
         out.line(format!("  {}  {gap:>8}  {}", local(entry.at), event(out, entry)));
+        if let Event::Ended(ended) = &entry.event {
+            let used = ended.usage.iter().flat_map(|usage| usage::lines(usage));
+            used.for_each(|line| out.line(format!("{:33}{line}", "")));
+        }
     }
 }
 

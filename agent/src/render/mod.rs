@@ -8,6 +8,7 @@ mod queue;
 mod settings;
 mod table;
 mod time;
+mod usage;
 
 use std::io::{IsTerminal, Write};
 

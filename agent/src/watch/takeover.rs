@@ -110,5 +110,6 @@ fn ended(node: &Node, job: &Job, from: &NodeId, output: OutputSize) -> Event {
         output,
         started_at: claim.and_then(|claim| claim.started.as_ref()).map(|started| started.started_at),
         finished_at: None,
+        usage: None,
     }))
 }

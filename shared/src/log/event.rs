@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::usage::Usage;
 use crate::{
     id::{Attempt, GpuUuid, Incarnation, LaneId, NodeId, Nonce, Seq, Timestamp},
     job::JobSpec,
@@ -170,6 +171,9 @@ pub struct Ended {
     /// When the container ended, where it had started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
+    /// What it used, where it ran and its own node saw its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Box<Usage>>,
 }
 
 /// How much output an attempt left in the store.

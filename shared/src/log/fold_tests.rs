@@ -51,6 +51,7 @@ fn ended(attempt: u32, outcome: Outcome, exit_code: Option<i64>, next: Next) -> 
         output: OutputSize::default(),
         started_at: None,
         finished_at: None,
+        usage: None,
     }))
 }
 

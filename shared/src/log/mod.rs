@@ -14,12 +14,14 @@
 //! - [`event`](Event): what can happen to a job.
 //! - [`fold`](Job): what a job is after all that happened.
 //! - [`policy`](next_step): whether an attempt that ended is tried again; pure.
+//! - [`usage`](Usage): what an attempt used of its host.
 //! - [`append`](Log): reading and creating entries.
 
 mod append;
 mod event;
 mod fold;
 mod policy;
+mod usage;
 
 pub use append::{Log, LogError, Put};
 pub use event::{
@@ -28,3 +30,4 @@ pub use event::{
 };
 pub use fold::{Claim, FoldError, Job, Phase, State, Tally};
 pub use policy::{Policy, next_step};
+pub use usage::{CpuUsage, GpuUsage, Usage};

@@ -60,6 +60,7 @@ struct Gpu {
     processes: Vec<Process>,
     utilization: Option<u32>,
     power_mw: Option<u32>,
+    energy_mj: Option<u64>,
     temperature: Option<u32>,
     ecc: Option<u64>,
     mig: Option<bool>,
@@ -123,6 +124,7 @@ fn with(handle: usize, give: impl FnOnce(&Gpu) -> u32) -> u32 {
                 processes: instance.processes.clone(),
                 utilization: None,
                 power_mw: None,
+                energy_mj: None,
                 ..gpu.clone()
             })
         }),
@@ -274,6 +276,11 @@ pub extern "C" fn nvmlDeviceGetUtilizationRates(gpu: usize, to: *mut Utilization
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetPowerUsage(gpu: usize, to: *mut u32) -> u32 {
     with(gpu, |gpu| give(to, gpu.power_mw))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceGetTotalEnergyConsumption(gpu: usize, to: *mut u64) -> u32 {
+    with(gpu, |gpu| give(to, gpu.energy_mj))
 }
 
 #[unsafe(no_mangle)]

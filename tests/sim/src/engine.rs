@@ -4,7 +4,7 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 
 use agent::engine::{
     Container, ContainerId, ContainerState, Engine, EngineError, EngineInfo, Exit, Frame, GpuAccess,
-    ImageInfo, Plan, PullProgress,
+    ImageInfo, Plan, PullProgress, Stats,
 };
 use async_trait::async_trait;
 use futures::{
@@ -173,6 +173,10 @@ impl Engine for SimEngine {
     async fn remove(&self, id: &ContainerId) -> Result<(), EngineError> {
         let on = id.clone();
         self.write("remove", id.clone(), move |machine| machine.remove(&on)).await
+    }
+
+    async fn stats(&self, _: &ContainerId) -> Result<Stats, EngineError> {
+        Ok(Stats::default())
     }
 
     async fn output(

@@ -26,7 +26,7 @@ use bollard::{
     models::ContainerInspectResponse,
     query_parameters::{
         CreateContainerOptions, KillContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptions,
-        StopContainerOptions, WaitContainerOptions,
+        StatsOptionsBuilder, StopContainerOptions, WaitContainerOptions,
     },
 };
 use futures::{StreamExt, stream::BoxStream};
@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Container, ContainerId, Engine, EngineError, EngineInfo, Exit, Frame, GpuAccess, ImageInfo, Plan,
-    PullProgress, credentials, reference::Reference,
+    PullProgress, Stats, credentials, reference::Reference,
 };
 use connection::{Connection, DEFAULT_ADDRESS};
 use error::{Call, classify};
@@ -330,6 +330,15 @@ impl Engine for Docker {
         let list = client.list_containers(Some(options));
         let found = self.timed("list the containers", SLOW, Call::Other, list).await?;
         Ok(found.into_iter().filter_map(read::summary).collect())
+    }
+
+    async fn stats(&self, id: &ContainerId) -> Result<Stats, EngineError> {
+        let client = self.client().await?;
+        let options = StatsOptionsBuilder::default().stream(false).one_shot(true).build();
+        let mut answers = Box::pin(client.stats(id.as_str(), Some(options)));
+        let first = async { answers.next().await.transpose() };
+        let stats = self.timed("look what the container uses", QUICK, Call::Container(id), first).await?;
+        Ok(stats.map(read::stats).unwrap_or_default())
     }
 
     async fn output(

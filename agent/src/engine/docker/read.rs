@@ -1,15 +1,16 @@
 //! From the API's records, in which everything is optional, to what haul knows.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerState as ApiState, ContainerStateStatusEnum, ContainerSummary,
-    ContainerSummaryStateEnum, ImageInspect, SystemInfo, SystemInfoCgroupDriverEnum, SystemVersion,
+    ContainerInspectResponse, ContainerState as ApiState, ContainerStateStatusEnum, ContainerStatsResponse,
+    ContainerSummary, ContainerSummaryStateEnum, ImageInspect, SystemInfo, SystemInfoCgroupDriverEnum,
+    SystemVersion,
 };
 use shared::{id::Timestamp, units::Size};
 
 use crate::engine::{
-    Container, ContainerId, ContainerState, EngineInfo, Exit, ImageInfo, reference::Reference,
+    Container, ContainerId, ContainerState, EngineInfo, Exit, ImageInfo, Stats, reference::Reference,
 };
 
 pub(super) fn info(info: SystemInfo, version: &SystemVersion, api: String) -> EngineInfo {
@@ -46,6 +47,17 @@ fn digest(digests: &[String], asked: &Reference) -> Option<String> {
     };
     // Under an id, or another name for it, any tells which image it is.
     digests.iter().find(of_asked).or(digests.first()).cloned()
+}
+
+/// What a container uses. The kernel's cache of files is not counted, as `docker stats` has it.
+pub(super) fn stats(stats: ContainerStatsResponse) -> Stats {
+    let cpu = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage).and_then(|usage| usage.total_usage);
+    let memory = stats.memory_stats.unwrap_or_default();
+    let counts = memory.stats.unwrap_or_default();
+    // By its names in cgroup v1 and v2.
+    let cached = ["total_inactive_file", "inactive_file"].iter().find_map(|name| counts.get(*name));
+    let used = memory.usage.unwrap_or_default().saturating_sub(cached.copied().unwrap_or_default());
+    Stats { cpu: Duration::from_nanos(cpu.unwrap_or_default()), memory: Size(used) }
 }
 
 /// The engine's zero time, `0001-01-01T00:00:00Z`, means never.

@@ -1,0 +1,112 @@
+//! What running attempts use, sampled at each beat: busy GPUs and their memory and energy as the last
+//! look at them saw, CPU and memory as the engine tells.
+//!
+//! The samples are this run's of the agent; one that ends a job that an earlier run began tells of its
+//! own time only.
+
+mod meter;
+mod trend;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use shared::{
+    id::JobId,
+    log::{Job, Usage},
+};
+
+use meter::Meter;
+
+use crate::{
+    engine::Stats,
+    execute::container_name,
+    gpu::Gpu,
+    ledger::{Holding, Ledger},
+    node::Node,
+    pace::Pace,
+};
+
+/// How many containers are asked about at once.
+const PARALLEL: usize = 4;
+
+/// A meter for each running attempt.
+#[derive(Debug, Default)]
+pub struct Meters(Mutex<BTreeMap<JobId, Meter>>);
+
+impl Meters {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<JobId, Meter>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an attempt used that has ended, if it ran for so long.
+    pub fn close(&self, job: &Job, ledger: &Ledger, ran: Duration) -> Usage {
+        let meter = self.all().remove(&job.id).unwrap_or_default();
+        let holding = ledger.holdings().remove(&job.id);
+        meter.total(holding.map_or(0.0, |holding| gpus(&holding, &ledger.inventory().gpus)), ran)
+    }
+
+    /// Takes in what was seen of a job's container.
+    fn container(&self, job: &JobId, now: Duration, stats: Stats) {
+        self.all().entry(job.clone()).or_default().container(now, stats);
+    }
+
+    /// Takes in what the last look saw of all GPUs that are given out, and forgets who has nothing more.
+    fn gpus(&self, ledger: &Ledger) {
+        let (holdings, inventory, memory) = (ledger.holdings(), ledger.inventory(), ledger.gpu_memory());
+        let mut meters = self.all();
+        meters.retain(|job, _| holdings.contains_key(job));
+        if inventory.simulated {
+            return;
+        }
+        for (job, holding) in &holdings {
+            let own: Vec<&Gpu> =
+                inventory.gpus.iter().filter(|gpu| holding.gpus.contains(&gpu.uuid)).collect();
+            match holding.share.gpu {
+                _ if own.is_empty() => {}
+                None => meters.entry(job.clone()).or_default().own(&own),
+                Some(_) => {
+                    let held = memory.get(job).copied().unwrap_or_default();
+                    meters.entry(job.clone()).or_default().holds(held);
+                }
+            }
+        }
+    }
+}
+
+/// How many GPUs a job has; a share is a part of one.
+fn gpus(holding: &Holding, all: &[Gpu]) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "memory below 8 PiB, and few GPUs")]
+    match holding.share.gpu {
+        None => holding.gpus.len() as f64,
+        Some(share) => {
+            let gpu = all.iter().find(|gpu| holding.gpus.contains(&gpu.uuid));
+            gpu.map_or(0.0, |gpu| share.bytes() as f64 / gpu.memory.bytes().max(1) as f64)
+        }
+    }
+}
+
+/// Samples at every beat, until it is dropped.
+pub async fn watch(node: Arc<Node>) {
+    let mut every = Pace::after(node.fleet.clone(), |settings| settings.beat);
+    loop {
+        every.tick().await;
+        node.meters.gpus(&node.ledger);
+        let holdings = node.ledger.holdings();
+        stream::iter(&holdings)
+            .for_each_concurrent(PARALLEL, |(job, holding)| {
+                let node = node.clone();
+                async move {
+                    // One that is not there yet or any more uses nothing.
+                    let name = container_name(job, holding.attempt);
+                    if let Ok(stats) = node.engine.stats(&name).await {
+                        node.meters.container(job, node.clock.elapsed(), stats);
+                    }
+                }
+            })
+            .await;
+    }
+}
