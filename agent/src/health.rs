@@ -1,12 +1,12 @@
 //! What the host looks like: engine, disk, volumes, GPUs. Looked at each beat, and before GPUs
 //! change hands; what fails keeps jobs away and shows in `haul nodes`, and clears by itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use shared::units::Size;
+use shared::{id::JobId, units::Size};
 
 use crate::{
-    engine::{Container, EngineInfo},
+    engine::{Container, EngineError, EngineInfo},
     execute::{self, Owner},
     gpu::{self, GpuError, Inventory, Users},
     node::Node,
@@ -16,6 +16,9 @@ use crate::{
 /// How long a look at the GPUs may take. NVML answers in milliseconds; one that is stuck in the
 /// driver never does.
 const GPU_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the engine may take to list its containers before the GPUs are looked at without.
+const LIST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How soon GPUs are looked at again on which something of a job that has ended was seen.
 const CLEARING: Duration = Duration::from_millis(250);
@@ -32,8 +35,12 @@ pub async fn check(node: &Node) {
         }
         Err(error) => problems.push(error.to_string()),
     }
-    // What cannot be seen is not given out.
-    problems.extend(gpus.err().map(|error| error.to_string()));
+    match gpus {
+        Ok(Some(memory)) => watch_shares(node, &memory),
+        Ok(None) => {}
+        // What cannot be seen is not given out.
+        Err(error) => problems.push(error.to_string()),
+    }
     node.ledger.set_volumes(volumes);
     let before = node.ledger.problems();
     if before != problems {
@@ -47,16 +54,29 @@ pub async fn check(node: &Node) {
     node.ledger.set_problems(problems);
 }
 
-/// Looks at the GPUs and at who uses them.
-async fn look_at_gpus(node: &Node) -> Result<(), GpuError> {
+/// Looks at the GPUs and at who uses them; gives what each job's programs hold of their memory, if that
+/// could be told.
+async fn look_at_gpus(node: &Node) -> Result<Option<BTreeMap<JobId, Size>>, GpuError> {
     let look = node.ledger.begin_look();
     let inventory = node.gpus.read(GPU_DEADLINE).await?;
-    let Users { foreign, memory } = users(node, &inventory).await;
+    let users = match users(node, &inventory).await {
+        Ok(users) => Some(users),
+        Err(error) => {
+            tracing::debug!(%error, "whose processes are on the GPUs cannot be told");
+            None
+        }
+    };
+    let (foreign, memory) = users.map(|users| (users.foreign, users.memory)).unzip();
     node.ledger.set_gpus(look, inventory, foreign);
-    for (job, excess) in node.ledger.set_memory(&memory) {
+    Ok(memory)
+}
+
+/// Notes what jobs hold of GPUs' memory. Not at each look, some of which come right after each other: a
+/// job that starts a process anew may hold twice as much for a moment.
+fn watch_shares(node: &Node, memory: &BTreeMap<JobId, Size>) {
+    for (job, excess) in node.ledger.set_memory(memory) {
         tracing::warn!(%job, "{excess}; it is ended if it still does at the next look");
     }
-    Ok(())
 }
 
 fn disk(info: &EngineInfo, floor: Size) -> Option<String> {
@@ -73,29 +93,34 @@ fn disk(info: &EngineInfo, floor: Size) -> Option<String> {
 }
 
 /// Who uses the GPUs, and which are given to another agent's container.
-async fn users(node: &Node, inventory: &Inventory) -> Users {
+async fn users(node: &Node, inventory: &Inventory) -> Result<Users, EngineError> {
     if inventory.simulated || inventory.gpus.is_empty() {
-        return Users::default();
+        return Ok(Users::default());
     }
-    let all = node.engine.list(&[]).await.unwrap_or_default();
+    let late = |_| EngineError::Timeout { call: "list the containers", seconds: LIST_DEADLINE.as_secs() };
+    let all = tokio::time::timeout(LIST_DEADLINE, node.engine.list(&[])).await.map_err(late)??;
     let labels = execute::labels_of(node.fleet.store.url().as_str(), &node.id);
     let is_own =
         |container: &Container| labels.iter().all(|(key, value)| container.labels.get(key) == Some(value));
     let (own, others): (Vec<&Container>, Vec<&Container>) = all.iter().partition(|one| is_own(one));
-    let jobs = own.iter().filter_map(|one| Some((one.id.to_string(), Owner::of(one)?.job))).collect();
-    let mut users = gpu::users(&inventory.gpus, &jobs, gpu::container_of);
+    // What an attempt that has ended left behind is as foreign as any other.
+    let holdings = node.ledger.holdings();
+    let runs = |owner: &Owner| holdings.get(&owner.job).is_some_and(|held| held.attempt == owner.attempt);
+    let owners = own.iter().filter_map(|one| Some((one.id.to_string(), Owner::of(one).filter(runs)?.job)));
+    let mut users = gpu::users(&inventory.gpus, &owners.collect(), gpu::container_of);
     for container in others {
         for uuid in execute::gpus_of(container) {
             users.foreign.insert(uuid, format!("another agent's container {}", container.name));
         }
     }
-    users
+    Ok(users)
 }
 
 /// Looks again at every beat, and at the GPUs of a job that has ended until nothing of it is left on
 /// them, until it is dropped.
 pub async fn watch(node: Arc<Node>) {
-    let mut every = Pace::after(node.fleet.clone(), |settings| settings.beat);
+    // At once: what runs on from before this start is known by now.
+    let mut every = Pace::at_once(node.fleet.clone(), |settings| settings.beat);
     loop {
         tokio::select! {
             biased;

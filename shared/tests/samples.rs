@@ -7,7 +7,7 @@ use shared::{
     fleet::Settings,
     id::{Attempt, JobId},
     index::Summary,
-    lane::{Lane, Needs},
+    lane::{GpuState, Lane, Misfit, Needs},
     log::{Entry, Event, Job},
     message::Message,
     node::NodeRecord,
@@ -36,8 +36,8 @@ fn every_record_of_version_1_loads() {
     for (name, body) in samples(1) {
         let loaded = match name.as_str() {
             "settings" => record::read::<Settings>(&body, 1).map(drop),
-            "lane" => record::read::<Lane>(&body, 1).map(drop),
-            "node" => record::read::<NodeRecord>(&body, 1).map(drop),
+            "lane" | "lane-share" | "lane-mig" => record::read::<Lane>(&body, 1).map(drop),
+            "node" | "node-sharing" | "node-newer" => record::read::<NodeRecord>(&body, 1).map(drop),
             "marker" => record::read::<Summary>(&body, 1).map(drop),
             "message" => Message::read(std::str::from_utf8(&body).expect("text")).map(drop),
             "output" => continue,
@@ -45,6 +45,22 @@ fn every_record_of_version_1_loads() {
             other => panic!("{other} is a sample of nothing that is known"),
         };
         loaded.unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}
+
+/// One word of a newer haul must not hide a whole node from the others.
+#[test]
+fn what_a_newer_haul_says_of_a_gpu_or_a_refusal_is_passed_over() {
+    let node = record::read::<NodeRecord>(&sample(1, "node-newer"), 1).expect("loads");
+    assert_eq!((&node.offer.gpus[0].state, node.offer.gpus.len()), (&GpuState::Unknown, 2));
+    assert_eq!(node.refusals.values().next().expect("one").why, [Misfit::Unknown]);
+}
+
+#[test]
+fn the_lanes_of_shares_and_instances_are_named_as_they_were() {
+    for name in ["lane-share", "lane-mig"] {
+        let lane: Lane = record::read(&sample(1, name), 1).expect("loads");
+        assert_eq!(lane.needs.lane_id(), lane.id);
     }
 }
 

@@ -1,6 +1,6 @@
 //! GPUs of a test's own: what the stand-in for NVIDIA's library reads from a file.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 use crate::{Agent, World};
 
@@ -44,6 +44,12 @@ pub fn two_p100(first: &str, host: &str) -> String {
 pub fn set(world: &World, text: &str) {
     let new = world.file("gpus.new", text);
     std::fs::rename(new, world.path("gpus.toml")).expect("renamed");
+}
+
+/// A command that finds that host.
+pub fn on_host(world: &World, mut command: Command) -> Command {
+    command.env("HAUL_NVML_LIBRARY", library()).env("FAKE_NVML_FILE", world.path("gpus.toml"));
+    command
 }
 
 /// An agent on that host.

@@ -13,8 +13,8 @@ use tests::{
 };
 
 fn gpus(world: &World, library: &Path, flags: &[&str]) -> Done {
-    let mut command = world.command(["gpus"].iter().chain(flags));
-    command.env("HAUL_NVML_LIBRARY", library).env("FAKE_NVML_FILE", world.path("gpus.toml"));
+    let mut command = nvml::on_host(world, world.command(["gpus"].iter().chain(flags)));
+    command.env("HAUL_NVML_LIBRARY", library);
     command.output().expect("haul starts").into()
 }
 
@@ -115,6 +115,17 @@ fn a_gpu_is_given_on_when_nothing_of_its_last_job_is_left_on_it() {
     assert_eq!((states(&world, &agent), world.events(&second, "claimed").len()), (vec!["foreign".into()], 0));
     set(&world, &p100(FIRST, 0, ""));
     world.until(&second, "succeeded");
+}
+
+#[test]
+fn a_run_that_is_tried_again_gets_its_gpu_back() {
+    let engine = Engine::start_with(&[BUSYBOX], &[HOOK]);
+    let world = World::on_engine(engine.address());
+    set(&world, &p100(FIRST, 0, ""));
+    let script = "echo attempt $HAUL_ATTEMPT; [ $HAUL_ATTEMPT = 2 ]";
+    let args = ["run", "--gpus", "1", "--retries", "1", "--", BUSYBOX, "sh", "-c", script];
+    let done: Done = nvml::on_host(&world, world.command(args)).output().expect("haul starts").into();
+    assert!(done.code == 0 && done.stdout.ends_with("attempt 2\n"), "{done:?}");
 }
 
 #[test]

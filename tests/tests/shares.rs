@@ -42,7 +42,13 @@ fn a_job_that_holds_more_than_its_share_is_warned_of_and_ended() {
     let world = World::on_engine(engine.address());
     set(&world, &p100(FIRST, 0, ""));
     let _agent = nvml::agent(&world, &[]);
-    let [greedy, modest] = [0, 1].map(|_| world.submit(&["--gpu-share", "4GiB"], UNTIL_LET_GO));
+    // It does not end at once when it is told to.
+    let stubborn = format!("trap '' TERM; {UNTIL_LET_GO}");
+    let job = serde_json::json!({ "image": BUSYBOX, "grace": "8s", "command": ["sh", "-c", stubborn] });
+    let file = world.file("greedy.json", &job.to_string());
+    let greedy = ["submit", "--gpu-share", "4GiB", file.to_str().expect("text")];
+    let greedy = world.run(greedy).ok().trim().to_owned();
+    let modest = world.submit(&["--gpu-share", "4GiB"], UNTIL_LET_GO);
     let pid = |id: &str| {
         world.until(id, "running");
         let name = format!("haul-{id}-1");
@@ -67,14 +73,13 @@ fn a_job_that_holds_more_than_its_share_is_warned_of_and_ended() {
     eventually("it is looked at", || (beats() > seen).then_some(()));
     assert_eq!((world.state(&greedy), world.state(&modest)), ("running".into(), "running".into()));
     assert_eq!(gpu(), "shared");
-    hold(4200);
+    hold(4100);
+    let excess = "it holds 4100MiB of a GPU's memory and has asked for 4GiB of it (gpu_share)";
+    eventually("it is warned of", || world.run(["status", &greedy]).ok().contains(excess).then_some(()));
     world.until(&greedy, "failed");
     let ended = world.events(&greedy, "ended").remove(0);
     assert_eq!(ended["outcome"], "share_exceeded");
-    assert_eq!(
-        ended["message"],
-        "it holds 4.1 GiB of a GPU's memory and has asked for 4GiB of it (gpu_share)"
-    );
+    assert_eq!(ended["message"], excess);
     assert_eq!(world.state(&modest), "running");
     world.run(["cancel", &modest]).ok();
 }

@@ -126,10 +126,7 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
         Take::Settling => Verdict::Later(SETTLING_DELAY),
         // The next beat's look at it is soon enough; another agent may have it meanwhile.
         Take::Refused(why) => {
-            let passing = |why: &Misfit| {
-                matches!(why, Misfit::Busy { .. } | Misfit::Slots { .. } | Misfit::Closed { .. })
-            };
-            let delay = if why.iter().all(passing) { Duration::ZERO } else { MISFIT_DELAY };
+            let delay = if why.iter().all(Misfit::is_passing) { Duration::ZERO } else { MISFIT_DELAY };
             refuse(node, lane, &id, why);
             Verdict::Later(delay)
         }

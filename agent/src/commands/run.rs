@@ -24,10 +24,11 @@ use crate::{
     beat, claim,
     cli::Run,
     config::{self, AgentFlags},
-    daemon, fence,
+    daemon, fence, health,
     node::Node,
     runs,
     task::Tasks,
+    usage,
 };
 
 /// How long the run waits for receivers of its events, which hear nothing afterwards.
@@ -55,6 +56,8 @@ pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<E
     let (claims, tasks) = (Tasks::default(), Tasks::default());
     tasks.spawn("beat", beat::run(node.clone()));
     tasks.spawn("fence", fence::watch(node.clone()));
+    tasks.spawn("health", health::watch(node.clone()));
+    tasks.spawn("usage", usage::watch(node.clone()));
     client.submit_local(spec, id.clone()).await?;
     // Its queue is this process's own; halting is all there is to its end.
     claims.spawn("claims", claim::run(node.clone(), CancellationToken::new()));

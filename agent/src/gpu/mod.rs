@@ -36,6 +36,8 @@ pub struct Gpu {
     pub model: String,
     /// All of its memory.
     pub memory: Size,
+    /// What of that the driver keeps for itself.
+    pub memory_reserved: Size,
     /// What of it is in use, by whomever.
     pub memory_used: Size,
     /// What its instructions are.
@@ -44,8 +46,9 @@ pub struct Gpu {
     pub device_node: Option<PathBuf>,
     /// Where it sits.
     pub pci_bus: Option<String>,
-    /// Programs that use it, in containers or not.
-    pub processes: Vec<GpuProcess>,
+    /// Programs that use it, in containers or not; none where the driver does not tell, as in WSL and on
+    /// virtual GPUs.
+    pub processes: Option<Vec<GpuProcess>>,
     /// How much of the last sample period it was busy, in percent.
     pub utilization: Option<u32>,
     /// What it draws, in watts.

@@ -109,7 +109,7 @@ fn failed(name: &str, error: &NvmlError) -> GpuError {
 
 fn lost(before: &Gpu, why: &str) -> Gpu {
     Gpu {
-        processes: Vec::new(),
+        processes: Some(Vec::new()),
         utilization: None,
         power: None,
         temperature: None,
@@ -157,6 +157,7 @@ fn read_instance(device: &Device<'_>, card: &Gpu) -> Result<Option<Gpu>, NvmlErr
         uuid: GpuUuid::new(device.uuid()?).map_err(|_| NvmlError::Unknown)?,
         model,
         memory: Size(memory.total),
+        memory_reserved: Size(memory.reserved),
         memory_used: Size(memory.used),
         processes: processes(device)?,
         utilization: None,
@@ -167,13 +168,13 @@ fn read_instance(device: &Device<'_>, card: &Gpu) -> Result<Option<Gpu>, NvmlErr
     }))
 }
 
-fn processes(device: &Device<'_>) -> Result<Vec<GpuProcess>, NvmlError> {
-    let compute = optional(device.running_compute_processes())?.unwrap_or_default();
+fn processes(device: &Device<'_>) -> Result<Option<Vec<GpuProcess>>, NvmlError> {
+    let Some(compute) = optional(device.running_compute_processes())? else { return Ok(None) };
     let graphics = optional(device.running_graphics_processes())?.unwrap_or_default();
     let mut processes: Vec<GpuProcess> = compute.iter().chain(&graphics).map(process).collect();
     processes.sort_by_key(|process| process.pid);
     processes.dedup_by_key(|process| process.pid);
-    Ok(processes)
+    Ok(Some(processes))
 }
 
 fn read(device: &Device<'_>, index: u32) -> Result<Gpu, NvmlError> {
@@ -188,6 +189,7 @@ fn read(device: &Device<'_>, index: u32) -> Result<Gpu, NvmlError> {
         uuid,
         model: device.name()?,
         memory: Size(memory.total),
+        memory_reserved: Size(memory.reserved),
         memory_used: Size(memory.used),
         compute_capability: Version2 { major: part(capability.major), minor: part(capability.minor) },
         device_node: optional(device.minor_number())?

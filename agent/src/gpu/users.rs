@@ -32,7 +32,9 @@ pub fn users(
     let mut users = Users::default();
     // One that is cut lists what runs on its instances once more.
     for gpu in gpus.iter().filter(|gpu| gpu.mig != Mig::Cut) {
-        for process in &gpu.processes {
+        // Where they are not told of, nobody is foreign and no share is watched.
+        let Some(processes) = &gpu.processes else { continue };
+        for process in processes {
             match container_of(process.pid).and_then(|id| own.get(&id)) {
                 Some(job) => {
                     let sum: &mut Size = users.memory.entry(job.clone()).or_default();
@@ -45,7 +47,7 @@ pub fn users(
                 }
             }
         }
-        if gpu.processes.is_empty() && gpu.memory_used > UNACCOUNTED {
+        if processes.is_empty() && gpu.memory_used > UNACCOUNTED {
             let by =
                 format!("no program that the driver names, with {} of its memory", gpu.memory_used.human());
             users.foreign.insert(gpu.uuid.clone(), by);
@@ -67,15 +69,16 @@ mod tests {
 
     #[test]
     fn memory_is_counted_by_job_and_the_rest_is_foreign() {
-        let spec = "1xA100:80GiB:mig1x1g.10gb,3xP100:16GiB".parse().expect("valid");
+        let spec = "1xA100:80GiB:mig1x1g.10gb,4xP100:16GiB".parse().expect("valid");
         let read = Simulated::new(&spec, &NodeId::new("n").expect("valid")).read().expect("reads");
         let mut gpus = read.gpus;
-        // The cut one, its instance, and three whole ones.
-        gpus[0].processes = vec![process(1, 100)];
-        gpus[1].processes = vec![process(1, 100)];
-        gpus[2].processes = vec![process(1, 50), process(2, 300), process(3, 1)];
+        // The cut one, its instance, and four whole ones, of the last of which the driver does not tell.
+        gpus[0].processes = Some(vec![process(1, 100)]);
+        gpus[1].processes = Some(vec![process(1, 100)]);
+        gpus[2].processes = Some(vec![process(1, 50), process(2, 300), process(3, 1)]);
         gpus[3].memory_used = Size(600 << 20);
         gpus[4].memory_used = Size(400 << 20);
+        (gpus[5].processes, gpus[5].memory_used) = (None, Size(9 << 30));
         let job = |name: &str| JobId::new(name).expect("valid");
         let own = BTreeMap::from([("c1".into(), job("a")), ("c2".into(), job("b"))]);
         let users = users(&gpus, &own, |pid| Some(format!("c{pid}")));

@@ -54,13 +54,21 @@ impl Cards {
         self.look
     }
 
-    pub(super) fn seen(&mut self, look: Look, inventory: Inventory, foreign: BTreeMap<GpuUuid, String>) {
+    /// What a look has shown; without `foreign` where it could not be told who uses them.
+    pub(super) fn seen(
+        &mut self,
+        look: Look,
+        inventory: Inventory,
+        foreign: Option<BTreeMap<GpuUuid, String>>,
+    ) {
+        self.inventory = inventory;
+        let Some(foreign) = foreign else { return };
         self.clearing.retain(|uuid, clearing| {
             clearing.looks += u32::from(clearing.after < look);
             let is_clear = clearing.looks > 0 && !foreign.contains_key(uuid);
             !is_clear && clearing.looks < LAST_SEEN
         });
-        (self.inventory, self.foreign) = (inventory, foreign);
+        self.foreign = foreign;
     }
 
     /// A job that had these has ended.
@@ -88,6 +96,7 @@ impl Cards {
             uuid: gpu.uuid.clone(),
             model: gpu.model.clone(),
             memory: gpu.memory,
+            reserved: gpu.memory_reserved,
             compute_capability: gpu.compute_capability,
             mig: match gpu.mig {
                 Mig::Instance(profile) => Some(profile),
@@ -103,7 +112,9 @@ impl Cards {
             return GpuState::Out { why: fault.to_string() };
         }
         if gpu.mig == Mig::Cut {
-            return GpuState::Out { why: "it is in MIG mode and has no instances".into() };
+            return GpuState::Out {
+                why: "it is in MIG mode and has no instances of a kind that is given out".into(),
+            };
         }
         if self.clearing.contains_key(&gpu.uuid) {
             return GpuState::Held;
@@ -112,7 +123,8 @@ impl Cards {
             (Some(Given::Whole), _) => GpuState::Held,
             (_, Some(by)) => GpuState::Foreign { by: by.clone() },
             (Some(Given::Shares(sum)), None) => {
-                GpuState::Shared { free: Size(gpu.memory.bytes().saturating_sub(sum.bytes())) }
+                let gone = sum.bytes().saturating_add(gpu.memory_reserved.bytes());
+                GpuState::Shared { free: Size(gpu.memory.bytes().saturating_sub(gone)) }
             }
             (None, None) => GpuState::Free,
         }

@@ -18,7 +18,7 @@ pub struct Excess {
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { share, held } = self;
-        write!(f, "it holds {} of a GPU's memory and has asked for {share} of it (gpu_share)", held.human())
+        write!(f, "it holds {held} of a GPU's memory and has asked for {share} of it (gpu_share)")
     }
 }
 

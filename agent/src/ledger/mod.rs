@@ -115,8 +115,9 @@ impl Ledger {
         self.state().cards.begin_look()
     }
 
-    /// Notes what the GPUs looked like; `foreign` names what of them is used by others.
-    pub fn set_gpus(&self, look: Look, inventory: Inventory, foreign: BTreeMap<GpuUuid, String>) {
+    /// Notes what the GPUs looked like; `foreign` names what of them is used by others, where that could
+    /// be told.
+    pub fn set_gpus(&self, look: Look, inventory: Inventory, foreign: Option<BTreeMap<GpuUuid, String>>) {
         let mut state = self.state();
         let before = state.offer();
         state.cards.seen(look, inventory, foreign);

@@ -12,7 +12,7 @@ fn ledger(gpus: &str) -> Ledger {
     let capacity = Capacity { cpus: 4.0, memory: Size(1 << 30), slots: 4, ..Capacity::default() };
     let ledger = Ledger::new(capacity, BTreeMap::new());
     let inventory = Simulated::new(&gpus.parse().expect("valid"), &NodeId::new("n").expect("valid")).read();
-    ledger.set_gpus(ledger.begin_look(), inventory.expect("reads"), BTreeMap::new());
+    ledger.set_gpus(ledger.begin_look(), inventory.expect("reads"), Some(BTreeMap::new()));
     ledger
 }
 
@@ -78,7 +78,7 @@ fn a_gpu_that_others_use_is_not_given() {
     let ledger = ledger("2xP100:16GiB");
     let inventory = ledger.inventory();
     let foreign = BTreeMap::from([(inventory.gpus[0].uuid.clone(), "python (pid 7)".to_owned())]);
-    ledger.set_gpus(ledger.begin_look(), inventory.clone(), foreign);
+    ledger.set_gpus(ledger.begin_look(), inventory.clone(), Some(foreign));
     let Take::Given(holding) = take(&ledger, "a", "gpus = 1") else { panic!("the other one is free") };
     assert_eq!(holding.gpus, [inventory.gpus[1].uuid.clone()]);
     assert_eq!(
@@ -132,7 +132,7 @@ fn a_gpu_is_free_again_when_a_look_after_its_jobs_end_shows_nobody_on_it() {
     let (a, gpu) = (JobId::new("a").expect("valid"), inventory.gpus[0].uuid.clone());
     let nobody = BTreeMap::new;
     let somebody = || BTreeMap::from([(gpu.clone(), "python (pid 7)".to_owned())]);
-    let look = |foreign| ledger.set_gpus(ledger.begin_look(), inventory.clone(), foreign);
+    let look = |foreign| ledger.set_gpus(ledger.begin_look(), inventory.clone(), Some(foreign));
     let state = || ledger.offer().gpus[0].state.clone();
     look(nobody());
     let end = || {
@@ -143,10 +143,12 @@ fn a_gpu_is_free_again_when_a_look_after_its_jobs_end_shows_nobody_on_it() {
     let before = ledger.begin_look();
     end();
     assert_eq!((state(), ledger.is_clearing()), (GpuState::Held, true));
-    ledger.set_gpus(before, inventory.clone(), nobody());
+    ledger.set_gpus(before, inventory.clone(), Some(nobody()));
     assert_eq!(state(), GpuState::Held, "a look that began before the end says nothing");
     look(somebody());
     assert_eq!(state(), GpuState::Held, "it may be about to go");
+    ledger.set_gpus(ledger.begin_look(), inventory.clone(), None);
+    assert_eq!(state(), GpuState::Held, "a look that could not tell who is there says nothing");
     look(nobody());
     assert_eq!((state(), ledger.is_clearing()), (GpuState::Free, false));
     end();
@@ -160,7 +162,7 @@ fn nobody_joins_those_who_share_a_gpu_with_a_stranger() {
     assert!(matches!(take(&ledger, "a", "gpu_share = \"4GiB\""), Take::Given(_)));
     let inventory = ledger.inventory();
     let foreign = BTreeMap::from([(inventory.gpus[0].uuid.clone(), "python (pid 7)".to_owned())]);
-    ledger.set_gpus(ledger.begin_look(), inventory, foreign);
+    ledger.set_gpus(ledger.begin_look(), inventory, Some(foreign));
     assert_eq!(
         why(&take(&ledger, "b", "gpu_share = \"4GiB\"")),
         "needs 4GiB of a GPU, 0 B free now on the emptiest, 1 used by programs outside haul"

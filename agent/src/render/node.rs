@@ -34,6 +34,7 @@ fn remarkable(gpu: &OfferedGpu) -> Option<String> {
         GpuState::Shared { free } => Some(format!("shared, {} of {} left", human(*free), gpu.memory.human())),
         GpuState::Foreign { by } => Some(format!("used outside haul by {by}")),
         GpuState::Out { why } => Some(format!("out of service: {why}")),
+        GpuState::Unknown => Some("in a state that only a newer haul knows".into()),
     }
 }
 
@@ -169,7 +170,7 @@ pub fn gpus(out: Out, inventory: &Inventory) {
         Table::new(out, &["GPU", "UUID", "MODEL", ">MEMORY", ">USED", ">CC", ">UTIL", ">POWER", "STATE"]);
     for gpu in &inventory.gpus {
         let unknown = || "-".to_owned();
-        let state = match (&gpu.fault, gpu.mig, gpu.processes.first()) {
+        let state = match (&gpu.fault, gpu.mig, gpu.processes.iter().flatten().next()) {
             (Some(fault), ..) => fault.to_string(),
             (None, Mig::Cut, _) => "MIG mode".into(),
             (None, Mig::Off | Mig::Instance(_), Some(process)) => {

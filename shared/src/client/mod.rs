@@ -203,7 +203,11 @@ impl Client {
         let job = Job::fold(id.clone(), &history).map_err(LogError::from)?;
         let job = job.ok_or_else(|| ClientError::NotFound(id.to_string()))?;
         let holder = match &job.state {
-            State::Held(claim) => NodeRecord::read(&self.fleet.store, &claim.node).await?,
+            // One that cannot be read, as of a newer haul, has nothing to say.
+            State::Held(claim) => match NodeRecord::read(&self.fleet.store, &claim.node).await {
+                Err(NodeError::Record { .. }) => None,
+                record => record?,
+            },
             State::Queued { .. } | State::Done { .. } => None,
         };
         let phase = self.phase(&job, holder.as_ref()).await?;

@@ -157,7 +157,8 @@ pub struct Resources {
     /// `NVIDIA A100-SXM4-80GB`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpu_model: Vec<String>,
-    /// At least so much memory on each GPU.
+    /// At least so much memory on each GPU, by the size that it is sold by: a card may have up to a
+    /// sixteenth less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_memory: Option<Size>,
     /// At least this compute capability on each GPU (`7.0`).

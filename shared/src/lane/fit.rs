@@ -72,11 +72,17 @@ impl GpuNeeds {
         self.models.is_empty() || self.models.iter().any(|wish| model::matches(wish, &gpu.model))
     }
 
-    /// How much memory a GPU must have.
-    fn least_memory(&self) -> Option<Size> {
+    /// Whether a GPU has the memory that each must have at least. Cards have up to a sixteenth less than the
+    /// size that they are sold by: 15 GiB of 16 on a T4, 22.5 of 24 on an L4.
+    fn is_large(&self, gpu: &OfferedGpu) -> bool {
+        self.memory.is_none_or(|least| gpu.memory.bytes() >= least.bytes() - least.bytes() / 16)
+    }
+
+    /// Whether a share would find room on a GPU that nobody uses.
+    fn has_room_when_empty(&self, gpu: &OfferedGpu) -> bool {
         match self.amount {
-            Amount::Share(share) => Some(self.memory.unwrap_or_default().max(share)),
-            Amount::Whole(_) | Amount::Mig(_) => self.memory,
+            Amount::Share(share) => gpu.usable() >= share,
+            Amount::Whole(_) | Amount::Mig(_) => true,
         }
     }
 
@@ -84,17 +90,22 @@ impl GpuNeeds {
     pub(super) fn served_by(&self, gpu: &OfferedGpu) -> bool {
         self.of_kind(gpu)
             && self.of_model(gpu)
-            && self.least_memory().is_none_or(|memory| gpu.memory >= memory)
+            && self.is_large(gpu)
+            && self.has_room_when_empty(gpu)
             && self.compute_capability.is_none_or(|cc| gpu.compute_capability >= cc)
     }
 
     /// How much of this GPU's memory there is for the job now; `None` where it is not for it.
     pub(super) fn room_on(&self, gpu: &OfferedGpu) -> Option<Size> {
         match (&gpu.state, self.amount) {
-            (GpuState::Free, _) => Some(gpu.memory),
+            (GpuState::Free, _) => Some(gpu.usable()),
             (GpuState::Shared { free }, Amount::Share(_)) => Some(*free),
             (
-                GpuState::Shared { .. } | GpuState::Held | GpuState::Foreign { .. } | GpuState::Out { .. },
+                GpuState::Shared { .. }
+                | GpuState::Held
+                | GpuState::Foreign { .. }
+                | GpuState::Out { .. }
+                | GpuState::Unknown,
                 _,
             ) => None,
         }
@@ -144,10 +155,15 @@ impl GpuNeeds {
             has.dedup();
             return Some(Misfit::Model { needs: self.models.iter().cloned().collect(), has });
         }
-        if let Some(memory) = self.least_memory()
-            && let Some(most) = of_model().map(|gpu| gpu.memory).max().filter(|most| *most < memory)
+        if let Some(needs) = self.memory.filter(|_| !of_model().any(|gpu| self.is_large(gpu))) {
+            let has = of_model().map(|gpu| gpu.memory).max().unwrap_or_default();
+            return Some(Misfit::GpuMemory { needs, has });
+        }
+        if let Amount::Share(needs) = self.amount
+            && !of_model().any(|gpu| self.has_room_when_empty(gpu))
         {
-            return Some(Misfit::GpuMemory { needs: memory, has: most });
+            let has = of_model().map(OfferedGpu::usable).max().unwrap_or_default();
+            return Some(Misfit::GpuMemory { needs, has });
         }
         if let Some(cc) = self.compute_capability
             && let Some(best) = of_model().map(|gpu| gpu.compute_capability).max().filter(|best| *best < cc)
@@ -163,7 +179,11 @@ impl GpuNeeds {
         }
         let out = serving().find_map(|gpu| match &gpu.state {
             GpuState::Out { why } => Some(format!("{}: {why}", gpu.uuid)),
-            GpuState::Free | GpuState::Held | GpuState::Shared { .. } | GpuState::Foreign { .. } => None,
+            GpuState::Free
+            | GpuState::Held
+            | GpuState::Shared { .. }
+            | GpuState::Foreign { .. }
+            | GpuState::Unknown => None,
         });
         let usable = serving().filter(|gpu| !matches!(gpu.state, GpuState::Out { .. }));
         match out {

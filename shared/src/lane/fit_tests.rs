@@ -20,6 +20,7 @@ fn gpu(n: u32, model: &str, gib: u64, cc: &str, state: GpuState) -> OfferedGpu {
         uuid: GpuUuid::new(format!("GPU-{n}")).expect("valid"),
         model: model.into(),
         memory: Size(gib << 30),
+        reserved: Size(0),
         compute_capability: cc.parse().expect("valid"),
         mig: None,
         state,
@@ -162,6 +163,27 @@ fn a_share_goes_where_it_leaves_the_least_over() {
 }
 
 #[test]
+fn cards_are_as_large_as_they_are_sold_and_shares_have_what_the_driver_leaves() {
+    let mut offer = host(vec![gpu(0, "Tesla T4", 15, "7.5", GpuState::Free)]);
+    offer.gpus[0].reserved = Size(500 << 20);
+    assert_eq!(why(&needs("[resources]\ngpus = 1\ngpu_memory = \"16GiB\""), &offer), "now");
+    assert_eq!(
+        why(&needs("[resources]\ngpus = 1\ngpu_memory = \"17GiB\""), &offer),
+        "never: needs 17GiB of memory on each GPU, the host's largest has 15GiB"
+    );
+    let five = needs("[resources]\ngpu_share = \"5GiB\"");
+    assert_eq!(
+        five.gpu.as_ref().expect("asked for").room(&offer),
+        2,
+        "three would not fit beside the driver"
+    );
+    assert_eq!(
+        why(&needs("[resources]\ngpu_share = \"15GiB\""), &offer),
+        "never: needs 15GiB of memory on each GPU, the host's largest has 14860MiB"
+    );
+}
+
+#[test]
 fn instances_are_for_those_who_ask_for_their_kind() {
     let instance = |n: u32, kind: &str, state: GpuState| OfferedGpu {
         mig: Some(kind.parse().expect("valid")),
@@ -239,7 +261,7 @@ proptest! {
                 (GpuState::Shared { free }, Some(share)) => prop_assert!(*free >= Size(share << 30)),
                 other => prop_assert!(false, "given out: {:?}", other),
             }
-            prop_assert!(gpu.memory >= Size(gib << 30));
+            prop_assert!(gpu.memory.bytes() >= (gib << 30) / 16 * 15);
         }
     }
 }

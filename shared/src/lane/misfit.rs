@@ -157,9 +157,38 @@ pub enum Misfit {
         /// Why.
         why: String,
     },
+    /// What a newer haul has to say.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Misfit {
+    /// Whether it may pass at any moment, so that the job is to be offered again at once: another host may
+    /// well have room.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Busy { .. } | Self::BusyShare { .. } | Self::Slots { .. } | Self::Closed { .. } => true,
+            Self::Avoided
+            | Self::Cpus { .. }
+            | Self::Memory { .. }
+            | Self::Arch { .. }
+            | Self::TooFewGpus { .. }
+            | Self::MigProfile { .. }
+            | Self::Model { .. }
+            | Self::GpuMemory { .. }
+            | Self::ComputeCapability { .. }
+            | Self::Cuda { .. }
+            | Self::Combination { .. }
+            | Self::OutOfService { .. }
+            | Self::NoVolume { .. }
+            | Self::ReadOnly { .. }
+            | Self::VolumeDown { .. }
+            | Self::Label { .. }
+            | Self::NoSecret { .. }
+            | Self::Unknown => false,
+        }
+    }
+
     /// Whether it passes when the host's running work ends.
     pub fn passes_when_empty(&self) -> bool {
         match self {
@@ -183,7 +212,8 @@ impl Misfit {
             | Self::ReadOnly { .. }
             | Self::VolumeDown { .. }
             | Self::Label { .. }
-            | Self::NoSecret { .. } => false,
+            | Self::NoSecret { .. }
+            | Self::Unknown => false,
         }
     }
 }
@@ -258,6 +288,7 @@ impl fmt::Display for Misfit {
             Self::NoSecret { name } => write!(f, "the host does not hold secret {name}"),
             Self::Avoided => f.write_str("the last attempt failed on this host; another is asked first"),
             Self::Closed { why } => write!(f, "the host takes no jobs: {why}"),
+            Self::Unknown => f.write_str("for a reason that only a newer haul knows"),
         }
     }
 }

@@ -110,10 +110,10 @@ impl Needs {
                 };
                 let models = gpu.models.iter().map(String::as_str).collect::<Vec<_>>().join("-");
                 let models = if models.is_empty() { "gpu" } else { &models };
-                slug(&format!("{amount}-{models}"), 36)
+                format!("{}-{}", slug(&amount, 12), slug(models, 32))
             }
         };
-        LaneId::new(format!("{}-{kind}-{hash}", self.priority)).expect("made of slug characters, 52 at most")
+        LaneId::new(format!("{}-{kind}-{hash}", self.priority)).expect("made of slug characters, 61 at most")
     }
 }
 
@@ -268,6 +268,8 @@ mod tests {
     fn the_lane_id_of_known_needs_never_changes() {
         // Two versions of haul in one fleet must name the same lane.
         insta::assert_snapshot!(needs("[resources]\ngpus = 1\ngpu_model = \"P100\"").lane_id(), @"normal-1x-p100-2156bd12");
+        let many = "gpu_model = [\"A100 80GB\", \"H100 80GB HBM3\", \"RTX A6000\"]";
+        insta::assert_snapshot!(needs(&format!("[resources]\ngpus = 1\n{many}")).lane_id(), @"normal-1x-a100-80gb-h100-80gb-hbm3-rtx-a60-f6357fdf");
         insta::assert_snapshot!(needs("[resources]\ngpu_share = \"4GiB\"").lane_id(), @"normal-4gib-gpu-d46e0922");
         insta::assert_snapshot!(needs("[resources]\nmig = \"1g.10gb\"\ngpu_model = \"A100\"").lane_id(), @"normal-1g-10gb-a100-2fc6111a");
     }

@@ -39,6 +39,9 @@ pub struct OfferedGpu {
     pub model: String,
     /// All of its memory.
     pub memory: Size,
+    /// What of that the driver keeps for itself.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reserved: Size,
     /// Its compute capability.
     pub compute_capability: ComputeCapability,
     /// It is an instance of this kind, of a GPU in MIG mode.
@@ -46,6 +49,17 @@ pub struct OfferedGpu {
     pub mig: Option<MigProfile>,
     /// What it is doing.
     pub state: GpuState,
+}
+
+fn is_zero(size: &Size) -> bool {
+    *size == Size(0)
+}
+
+impl OfferedGpu {
+    /// What jobs may have of its memory.
+    pub fn usable(&self) -> Size {
+        Size(self.memory.bytes().saturating_sub(self.reserved.bytes()))
+    }
 }
 
 /// What a GPU is doing.
@@ -66,11 +80,14 @@ pub enum GpuState {
         /// Which, for people.
         by: String,
     },
-    /// Not to be used until somebody mends it, or not for whole-GPU jobs.
+    /// Not to be used until somebody mends it.
     Out {
         /// Why.
         why: String,
     },
+    /// What a newer haul knows.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One volume of a host.

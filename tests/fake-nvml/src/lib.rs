@@ -53,6 +53,8 @@ struct Gpu {
     memory_mib: u64,
     #[serde(default)]
     used_mib: u64,
+    #[serde(default)]
+    reserved_mib: u64,
     cc: [i32; 2],
     #[serde(default)]
     minor: u32,
@@ -209,10 +211,10 @@ pub struct Memory {
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetMemoryInfo_v2(gpu: usize, to: *mut Memory) -> u32 {
     with(gpu, |gpu| {
-        let (total, used) = (gpu.memory_mib << 20, gpu.used_mib << 20);
+        let (total, used, reserved) = (gpu.memory_mib << 20, gpu.used_mib << 20, gpu.reserved_mib << 20);
         // SAFETY: the caller passes a structure whose version it has filled in.
         let version = unsafe { (*to).version };
-        give(to, Some(Memory { version, total, reserved: 0, free: total - used, used }))
+        give(to, Some(Memory { version, total, reserved, free: total - used - reserved, used }))
     })
 }
 

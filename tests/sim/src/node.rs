@@ -108,7 +108,7 @@ impl Server {
         let mut node = Node::new(self.config.clone(), fleet, Arc::new(engine), gpus, clock, chance);
         node.outputs = Outputs::nowhere();
         let inventory = Simulated::new(&self.gpus, &node.id).read().expect("made up");
-        node.ledger.set_gpus(node.ledger.begin_look(), inventory, std::collections::BTreeMap::new());
+        node.ledger.set_gpus(node.ledger.begin_look(), inventory, Some(std::collections::BTreeMap::new()));
         let node = Arc::new(node);
         self.services.world.spawn(async move {
             let _life = Life::begin(&node).await;
