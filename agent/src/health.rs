@@ -75,7 +75,7 @@ async fn look_at_gpus(node: &Node) -> Result<Option<BTreeMap<JobId, Size>>, GpuE
 /// job that starts a process anew may hold twice as much for a moment.
 fn watch_shares(node: &Node, memory: &BTreeMap<JobId, Size>) {
     for (job, excess) in node.ledger.set_memory(memory) {
-        tracing::warn!(%job, "{excess}; it is ended if it still does at the next look");
+        tracing::warn!(%job, "{excess}; it is ended if it still does at the next beat");
     }
 }
 

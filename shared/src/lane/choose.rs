@@ -2,7 +2,7 @@
 
 use super::{
     amount::Amount,
-    needs::{GpuNeeds, Needs},
+    needs::Needs,
     offer::{GpuState, Offer, OfferedGpu},
 };
 use crate::id::GpuUuid;
@@ -22,16 +22,11 @@ pub fn choose(needs: &Needs, offer: &Offer) -> Option<Vec<GpuUuid>> {
     match gpu.amount {
         Amount::Share(_) => {
             let (_, best) =
-                free().min_by_key(|(i, has)| (has.state == GpuState::Free, left_on(gpu, has), *i))?;
+                free().min_by_key(|(i, has)| (has.state == GpuState::Free, gpu.room_on(has), *i))?;
             Some(vec![best.uuid.clone()])
         }
         Amount::Whole(_) | Amount::Mig(_) => alike(free().collect(), gpu.amount.devices() as usize),
     }
-}
-
-/// What there is of a GPU's memory before the share; with it, the order is the same.
-fn left_on(needs: &GpuNeeds, gpu: &OfferedGpu) -> u64 {
-    needs.room_on(gpu).unwrap_or_default().bytes()
 }
 
 fn alike(mut free: Vec<(usize, &OfferedGpu)>, wanted: usize) -> Option<Vec<GpuUuid>> {

@@ -162,43 +162,38 @@ pub enum Misfit {
     Unknown,
 }
 
+/// When a misfit passes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passes {
+    /// With the next thing that ends or opens on the host.
+    AtAnyMoment,
+    /// With the host's running work, or with time.
+    WhenEmpty,
+    /// Not as the host is.
+    Never,
+}
+
 impl Misfit {
     /// Whether it may pass at any moment, so that the job is to be offered again at once: another host may
     /// well have room.
     pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Busy { .. } | Self::BusyShare { .. } | Self::Slots { .. } | Self::Closed { .. } => true,
-            Self::Avoided
-            | Self::Cpus { .. }
-            | Self::Memory { .. }
-            | Self::Arch { .. }
-            | Self::TooFewGpus { .. }
-            | Self::MigProfile { .. }
-            | Self::Model { .. }
-            | Self::GpuMemory { .. }
-            | Self::ComputeCapability { .. }
-            | Self::Cuda { .. }
-            | Self::Combination { .. }
-            | Self::OutOfService { .. }
-            | Self::NoVolume { .. }
-            | Self::ReadOnly { .. }
-            | Self::VolumeDown { .. }
-            | Self::Label { .. }
-            | Self::NoSecret { .. }
-            | Self::Unknown => false,
-        }
+        self.passes() == Passes::AtAnyMoment
     }
 
     /// Whether it passes when the host's running work ends.
     pub fn passes_when_empty(&self) -> bool {
+        self.passes() != Passes::Never
+    }
+
+    fn passes(&self) -> Passes {
+        let if_empty = |does: bool| if does { Passes::WhenEmpty } else { Passes::Never };
         match self {
-            Self::Busy { .. }
-            | Self::BusyShare { .. }
-            | Self::Slots { .. }
-            | Self::Avoided
-            | Self::Closed { .. } => true,
-            Self::Cpus { needs, has, .. } => needs <= has,
-            Self::Memory { needs, has, .. } => needs <= has,
+            Self::Busy { .. } | Self::BusyShare { .. } | Self::Slots { .. } | Self::Closed { .. } => {
+                Passes::AtAnyMoment
+            }
+            Self::Avoided => Passes::WhenEmpty,
+            Self::Cpus { needs, has, .. } => if_empty(needs <= has),
+            Self::Memory { needs, has, .. } => if_empty(needs <= has),
             Self::Arch { .. }
             | Self::TooFewGpus { .. }
             | Self::MigProfile { .. }
@@ -213,7 +208,7 @@ impl Misfit {
             | Self::VolumeDown { .. }
             | Self::Label { .. }
             | Self::NoSecret { .. }
-            | Self::Unknown => false,
+            | Self::Unknown => Passes::Never,
         }
     }
 }
