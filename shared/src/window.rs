@@ -19,7 +19,7 @@ use crate::{
     fleet::Fleet,
     id::{LaneId, Team},
     index::{Index, Marker, Summary, Waits},
-    log::{Log, LogError, State},
+    log::{Log, LogError},
     message::Message,
     queue::{Outgoing, Queue, QueueError, QueueName},
     store::StoreError,
@@ -108,32 +108,71 @@ impl Window {
     /// # Errors
     /// [`WindowError`]; some may have been sent then.
     pub async fn release(&self, lane: &LaneId, team: &Team, most: usize) -> Result<usize, WindowError> {
-        let (mut released, mut stride) = (0, 1);
-        let parked = self.index.sample(Waits::Parked, lane, team, &self.chance).await?;
-        let mut next = 0;
-        while released < most
-            && let Some(parked) = parked.get(next)
-        {
-            next += 1;
-            let Some(job) = self.log.read_on(&parked.marker.job).await? else { continue };
-            let State::Queued { .. } = &job.state else {
-                // It was cancelled while it was parked, say: it belongs elsewhere.
-                self.index.add(&job).await?;
-                self.index.remove(&parked.marker).await?;
-                continue;
-            };
-            if self.index.create(&Marker::of(&job), &Summary::of(&job)).await? {
-                let Some(message) = Message::of(&job) else { continue };
-                let outgoing = Outgoing::new(team.clone(), message.to_body());
-                self.fleet.queue.deliver(&QueueName::from(lane), &outgoing, Duration::ZERO).await?;
-                released += 1;
-            } else {
-                // Others release as well: each goes on somewhere else, the further the more they are.
-                next += self.chance.below(stride);
-                stride *= 2;
+        let mut released = 0;
+        // Others release as well, about as many as the window is wide, and the list is old the moment it is
+        // read. Whoever comes too late goes on somewhere else, the further the more often; and who passed
+        // jobs over looks again, for nobody else may come by.
+        let mut stride = self.fleet.settings().window as usize;
+        let mut late = false;
+        let mut passed_over = true;
+        while passed_over && released < most {
+            passed_over = false;
+            let parked = self.index.sample(Waits::Parked, lane, team, &self.chance).await?;
+            let mut next = 0;
+            while released < most
+                && let Some(aged) = parked.get(next)
+            {
+                next += 1;
+                match self.release_one(&aged.marker, late).await? {
+                    Found::Sent => released += 1,
+                    Found::Astray => {}
+                    Found::Taken => {
+                        let left = (parked.len() - next).max(1);
+                        let skip = self.chance.below(stride.min(left));
+                        passed_over |= skip > 0;
+                        next += skip;
+                        stride = stride.saturating_mul(2);
+                        late = true;
+                    }
+                }
             }
-            self.index.remove(&parked.marker).await?;
         }
         Ok(released)
     }
+
+    /// `late`: that others are ahead is known already, so that a look at the marker is cheaper.
+    async fn release_one(&self, parked: &Marker, late: bool) -> Result<Found, WindowError> {
+        if late && !self.index.has(parked).await? {
+            return Ok(Found::Taken);
+        }
+        let Some(job) = self.log.read_on(&parked.job).await? else { return Ok(Found::Astray) };
+        let Some(message) = Message::of(&job) else {
+            if !late && !self.index.has(parked).await? {
+                return Ok(Found::Taken);
+            }
+            // It was cancelled while it was parked, say: it belongs elsewhere.
+            self.index.add(&job).await?;
+            self.index.remove(parked).await?;
+            return Ok(Found::Astray);
+        };
+        let found = if self.index.create(&Marker::of(&job), &Summary::of(&job)).await? {
+            let outgoing = Outgoing::new(job.spec.team.clone(), message.to_body());
+            self.fleet.queue.deliver(&QueueName::from(&job.lane), &outgoing, Duration::ZERO).await?;
+            Found::Sent
+        } else {
+            Found::Taken
+        };
+        self.index.remove(parked).await?;
+        Ok(found)
+    }
+}
+
+/// What a parked job turned out to be.
+enum Found {
+    /// Waiting; it has been sent.
+    Sent,
+    /// Sent by somebody else since it was listed.
+    Taken,
+    /// Nothing that waits: not submitted yet, or at its end.
+    Astray,
 }

@@ -10,11 +10,12 @@ use shared::{
     client::Client,
     clock::{Chance, SystemClock},
     fleet::{Fleet, Settings},
-    id::{LaneId, Seq, Team},
+    id::{Attempt, LaneId, Seq, Team},
     index::{Index, Marker, Summary, Waits},
     job::JobSpec,
-    log::{Author, Job, Log},
-    queue::{Counted, SqliteQueue},
+    log::{Author, Claimed, Event, Job, Log, Put},
+    message::Message,
+    queue::{Counted, Queue, QueueName, SqliteQueue},
     store::{Kind, Store},
     window::Window,
 };
@@ -26,8 +27,12 @@ struct Site {
     team: Team,
 }
 
-/// A fleet with one lane, in which so many jobs are parked.
+/// A fleet with one lane, in which so many jobs are parked behind a window of one.
 async fn site(parked: usize) -> Site {
+    site_with(1, parked).await
+}
+
+async fn site_with(width: u32, parked: usize) -> Site {
     let clock = Arc::new(SystemClock);
     // Each request takes a while, so that those of several tasks mix.
     let pause = Duration::from_millis(5);
@@ -41,13 +46,13 @@ async fn site(parked: usize) -> Site {
     let inner = Arc::new(ThrottledStore::new(InMemory::new(), pauses));
     let store = Store::with(inner, "memory:///".parse().expect("url"));
     let queue = Arc::new(Counted::new(Arc::new(SqliteQueue::in_memory(clock.clone()).expect("opens"))));
-    let settings = Settings { window: 1, ..Settings::embedded(None) };
+    let settings = Settings { window: width, ..Settings::embedded(None) };
     let fleet = Fleet::assemble(store, queue, Seq::FIRST, settings);
     let (author, chance) = (Author::Client("ann@desk".into()), Chance::from_seed(1));
     let client = Client::new(fleet.clone(), author.clone(), clock.clone(), chance.clone());
     let first: Job = client.submit(JobSpec::new("i"), None).await.expect("submitted").job;
     let lane = first.lane.clone();
-    for _ in 0..parked {
+    for _ in 1..width as usize + parked {
         let job = client.submit(JobSpec::new("i"), None).await.expect("submitted").job;
         assert_eq!(job.lane, lane);
     }
@@ -111,4 +116,61 @@ async fn many_that_release_at_once_keep_out_of_each_others_way() {
         "{tries} tries for {MANY}; one after the other it would be {}",
         MANY * MANY / 2
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_went_on_too_far_comes_back() {
+    for seed in 0..8 {
+        let site = site_with(8, 3).await;
+        assert_eq!(site.on(Waits::Parked).await.len(), 3);
+        // Both see three; of the two that take the oldest, one goes on, and most often beyond the last.
+        let (one, other) = (site.window(2 * seed), site.window(2 * seed + 1));
+        let (one, other) =
+            futures::join!(one.release(&site.lane, &site.team, 1), other.release(&site.lane, &site.team, 1));
+        assert_eq!((one.expect("released"), other.expect("released")), (1, 1), "seed {seed}");
+        assert_eq!(site.on(Waits::Parked).await.len(), 1);
+    }
+}
+
+/// Receives one message and claims its job, as an agent does: the marker leaves the sent shelf.
+async fn claim(site: &Site) {
+    let queue = QueueName::from(&site.lane);
+    let hour = Duration::from_secs(3600);
+    let received = site.fleet.queue.receive(&queue, 1, Duration::ZERO, hour).await.expect("received");
+    let Some(received) = received.first() else { return };
+    let job = Message::read(&received.body).expect("valid").into_job(&site.lane).expect("inline");
+    let claimed = Claimed {
+        attempt: Attempt::FIRST,
+        node: "gpu01".parse().expect("valid"),
+        incarnation: Chance::from_seed(7).incarnation(),
+        gpus: Vec::new(),
+    };
+    let entry = site.log.draft(job.next, Event::Claimed(claimed));
+    // Now and then one is sent that had been claimed already.
+    let (Put::Won | Put::Lost) = site.log.create(&job.id, &entry).await.expect("written");
+    Index::new(site.fleet.store.clone()).remove(&Marker::of(&job)).await.expect("removed");
+    site.fleet.queue.delete(&queue, &received.receipt).await.expect("deleted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_late_everywhere_finds_a_job_soon_all_the_same() {
+    const PARKED: usize = 400;
+    const AGENTS: u64 = 24;
+    let site = site(PARKED).await;
+    let counts = site.fleet.store.counts();
+    let (gets, puts) = (counts.get(Kind::Get), counts.get(Kind::Put));
+    let agents = (0..AGENTS).map(|seed| {
+        let (site, window) = (&site, site.window(seed));
+        async move {
+            // What others have listed is claimed before they get to it.
+            while window.release(&site.lane, &site.team, 1).await.expect("released") > 0 {
+                claim(site).await;
+            }
+        }
+    });
+    futures::future::join_all(agents).await;
+    assert!(site.on(Waits::Parked).await.is_empty(), "none is left behind");
+    let (gets, puts) = (counts.get(Kind::Get) - gets, counts.get(Kind::Put) - puts);
+    assert!(gets < PARKED as u64 * 24, "{gets} reads for {PARKED} jobs");
+    assert!(puts < PARKED as u64 * 8, "{puts} writes for {PARKED} jobs");
 }

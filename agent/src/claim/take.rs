@@ -206,10 +206,12 @@ async fn claim(
                 }
                 insist("the job's old marker", || node.index.remove(&before)).await;
                 moved.cancel();
-                delete(&node, &lane, &received).await;
-                if !job.local {
-                    release(&node, &job).await;
-                }
+                let next = async {
+                    if !job.local {
+                        release(&node, &job).await;
+                    }
+                };
+                futures::join!(delete(&node, &lane, &received), next);
             };
             let run = execute::run(node.clone(), job.clone(), Stage::Claimed, proven, moved.clone());
             futures::join!(tidy, run);

@@ -38,7 +38,7 @@ use std::{ops::Range, process::ExitCode};
 use clap::{Parser, Subcommand};
 use shared::units::Span;
 
-use crate::calm::Calm;
+use crate::{calm::Calm, scale::Work};
 
 /// Runs simulated fleets.
 #[derive(Parser)]
@@ -99,6 +99,12 @@ enum Command {
         /// How many jobs for each node
         #[arg(long, default_value_t = 100)]
         jobs: usize,
+        /// How long each runs
+        #[arg(long, default_value = "20s")]
+        runs: Span,
+        /// How many messages a team may have in a lane's queue
+        #[arg(long, default_value_t = 8)]
+        window: u32,
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -129,7 +135,9 @@ fn main() -> ExitCode {
         Command::Meta { seeds } => report::meta(seeds),
         Command::Long { runs, seed } => report::calm(&format!("jobs of {runs}"), Calm::Long(runs.0), seed),
         Command::Turns { seed } => report::calm("a job behind a thousand", Calm::Turns, seed),
-        Command::Scale { nodes, jobs, seed } => scale::run(&nodes, jobs, seed),
+        Command::Scale { nodes, jobs, runs, window, seed } => {
+            scale::run(&nodes, Work { jobs, runs: runs.0, window }, seed)
+        }
         Command::Mutants { list: true, .. } => report::names(),
         Command::Mutants { seeds, only, .. } => report::mutants(&seeds, only.as_deref()),
     }

@@ -21,9 +21,6 @@ use crate::{
     world::World,
 };
 
-/// How long a job's container runs.
-const RUNS: Duration = Duration::from_secs(20);
-
 /// How long the fleet is looked at while it has nothing to do.
 const IDLE: Duration = Duration::from_secs(600);
 
@@ -35,6 +32,17 @@ const GPUS: u32 = 2;
 
 /// How many jobs are given to the fleet that each fit only one host, in a lane that nobody knows yet.
 const PINNED: usize = 20;
+
+/// What a fleet is given to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Work {
+    /// How many jobs for each node.
+    pub jobs: usize,
+    /// How long a job's container runs.
+    pub runs: Duration,
+    /// How wide a team's window is.
+    pub window: u32,
+}
 
 /// What was measured of one fleet.
 struct Measured {
@@ -60,8 +68,8 @@ struct Listing {
 }
 
 /// `sim scale`
-pub fn run(nodes: &[usize], jobs: usize, seed: u64) -> ExitCode {
-    let measured: Vec<Measured> = nodes.iter().map(|nodes| of_size(*nodes, jobs, seed)).collect();
+pub fn run(nodes: &[usize], work: Work, seed: u64) -> ExitCode {
+    let measured: Vec<Measured> = nodes.iter().map(|nodes| of_size(*nodes, work, seed)).collect();
     let wrong: usize = measured.iter().map(|fleet| fleet.wrong).sum();
     tell(&measured);
     if wrong > 0 {
@@ -71,21 +79,23 @@ pub fn run(nodes: &[usize], jobs: usize, seed: u64) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn of_size(nodes: usize, jobs_a_node: usize, seed: u64) -> Measured {
+fn of_size(nodes: usize, work: Work, seed: u64) -> Measured {
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime without I/O");
-    let measured = runtime.block_on(measure(nodes, nodes * jobs_a_node, seed));
+    let measured = runtime.block_on(measure(nodes, work, seed));
     eprintln!("{nodes} nodes: {} jobs in {:.0} virtual seconds", measured.jobs, measured.took.as_secs_f64());
     measured
 }
 
-async fn measure(nodes: usize, jobs: usize, seed: u64) -> Measured {
+async fn measure(nodes: usize, Work { jobs, runs, window }: Work, seed: u64) -> Measured {
+    let jobs = nodes * jobs;
     let world = World::metered(seed);
     let settings = Settings {
         beat: Span::secs(15),
         lane_refresh: Span::secs(15),
         inbox: true,
+        window,
         ..Settings::embedded(None)
     };
     let lease = settings.lease.0;
@@ -108,7 +118,7 @@ async fn measure(nodes: usize, jobs: usize, seed: u64) -> Measured {
     tokio::time::sleep(spread).await;
     // One job of each kind, so that there are lanes to be polled.
     for gpus in 1..=GPUS {
-        submit(&world, &clients, gpus).await;
+        submit(&world, &clients, gpus, runs).await;
     }
     tokio::time::sleep(lease * 2).await;
     world.meter().take_counts();
@@ -117,13 +127,13 @@ async fn measure(nodes: usize, jobs: usize, seed: u64) -> Measured {
 
     let began = world.elapsed();
     // One in five wants both GPUs of a host.
-    let busy_a_job = (RUNS.as_secs_f64() + 0.5) * 1.2;
+    let busy_a_job = (runs.as_secs_f64() + 0.5) * 1.2;
     let every = Duration::from_secs_f64(busy_a_job / (LOAD * nodes as f64 * f64::from(GPUS)));
     let death = world.number(0..=(jobs as u64 / 2)) as usize;
     for number in 0..jobs {
         let (task, clients) = (world.clone(), clients.clone());
         let gpus = if world.odds(0.2) { 2 } else { 1 };
-        world.spawn(async move { submit(&task, &clients, gpus).await });
+        world.spawn(async move { submit(&task, &clients, gpus, runs).await });
         if number == death {
             for server in servers.iter().take(nodes.div_ceil(100)) {
                 server.lose_power();
@@ -151,17 +161,17 @@ async fn measure(nodes: usize, jobs: usize, seed: u64) -> Measured {
     .await;
     let nodes_listed =
         listing(&world, async { assert_eq!(clients[0].nodes().await.expect("listed").len(), nodes) }).await;
-    let pinned = pinned(&world, &clients, &servers).await;
+    let pinned = pinned(&world, &clients, &servers, runs).await;
     world.end();
     Measured { nodes, jobs, idle, busy, took, waits, pinned, failovers, wrong, jobs_listed, nodes_listed }
 }
 
 /// How long jobs wait until the one host that fits has heard of their lane. The first hosts may be dead.
-async fn pinned(world: &World, clients: &[Client], servers: &[Arc<Server>]) -> Vec<Duration> {
+async fn pinned(world: &World, clients: &[Client], servers: &[Arc<Server>], runs: Duration) -> Vec<Duration> {
     let (already, dead) = (world.meter().finals(), servers.len().div_ceil(100));
     let mut lanes = Vec::new();
     for number in 0..PINNED {
-        let mut spec = Script { runs: RUNS, exit: 0, lines: 1, deaf: false }.job();
+        let mut spec = Script { runs, exit: 0, lines: 1, deaf: false }.job();
         let host = &servers[dead + number * (servers.len() - dead) / PINNED].host.name;
         spec.placement.require.insert("host".into(), host.clone());
         lanes.push(world.pick(clients).submit(spec, None).await.expect("nothing goes wrong").job.lane);
@@ -184,8 +194,8 @@ async fn listing(world: &World, list: impl Future<Output = ()>) -> Listing {
     Listing { time: world.elapsed() - began, requests: world.meter().asked_by_clients() - before }
 }
 
-async fn submit(world: &World, clients: &[Client], gpus: u32) {
-    let mut spec = Script { runs: RUNS, exit: 0, lines: 1, deaf: false }.job();
+async fn submit(world: &World, clients: &[Client], gpus: u32, runs: Duration) {
+    let mut spec = Script { runs, exit: 0, lines: 1, deaf: false }.job();
     spec.resources.gpus = gpus;
     spec.team = Team::new(*world.pick(&["a", "b", "c", "d", "e"])).expect("a team");
     world.pick(clients).submit(spec, None).await.expect("nothing goes wrong");
