@@ -8,7 +8,7 @@ use shared::{id::JobId, units::Size};
 use crate::{
     engine::{Container, EngineError, EngineInfo},
     execute::{self, Owner},
-    gpu::{self, GpuError, Inventory, Users},
+    gpu::{self, Foreign, GpuError, Inventory, Users},
     node::Node,
     pace::Pace,
 };
@@ -56,7 +56,10 @@ pub async fn check(node: &Node) {
 
 /// Looks at the GPUs and at who uses them; gives what each job's programs hold of their memory, if that
 /// could be told.
-async fn look_at_gpus(node: &Node) -> Result<Option<BTreeMap<JobId, Size>>, GpuError> {
+///
+/// # Errors
+/// [`GpuError`]
+pub async fn look_at_gpus(node: &Node) -> Result<Option<BTreeMap<JobId, Size>>, GpuError> {
     let look = node.ledger.begin_look();
     let inventory = node.gpus.read(GPU_DEADLINE).await?;
     let users = match users(node, &inventory).await {
@@ -107,10 +110,12 @@ async fn users(node: &Node, inventory: &Inventory) -> Result<Users, EngineError>
     let holdings = node.ledger.holdings();
     let runs = |owner: &Owner| holdings.get(&owner.job).is_some_and(|held| held.attempt == owner.attempt);
     let owners = own.iter().filter_map(|one| Some((one.id.to_string(), Owner::of(one).filter(runs)?.job)));
-    let mut users = gpu::users(&inventory.gpus, &owners.collect(), gpu::container_of);
+    let strangers = others.iter().map(|one| one.id.to_string()).collect();
+    let mut users = gpu::users(&inventory.gpus, &owners.collect(), &strangers, gpu::place_of);
     for container in others {
         for uuid in execute::gpus_of(container) {
-            users.foreign.insert(uuid, format!("another agent's container {}", container.name));
+            let by = format!("another agent's container {}", container.name);
+            users.foreign.insert(uuid, Foreign { by, is_outside: true });
         }
     }
     Ok(users)

@@ -89,9 +89,108 @@ fn gpus_that_others_use_or_that_are_broken_are_kept_from_jobs() {
     becomes("ecc = 3", "out");
     becomes("mig = true", "out");
     becomes("ecc = 0\nmig = false", "free");
+    // What a program can bring about, and what the power limit asks for, is nothing.
+    becomes("xids = [13, 31]\nthrottled = 4\nenergy_mj = 9000", "free");
+    becomes("xids = [13, 31, 48]\nenergy_mj = 9000", "out");
+    becomes("xids = [13, 31, 48, 45]\nenergy_mj = 9500", "out");
+    becomes("energy_mj = 100", "free");
+    becomes("throttled = 72", "out");
+    becomes("", "free");
     becomes("lost = true", "out");
     let nodes = world.json(["nodes", "--json"]);
     assert_eq!(nodes[0]["offer"]["gpus"][0]["uuid"], FIRST, "a lost one keeps its name");
+}
+
+/// One way in which the first of two GPUs goes bad: what the driver says of it and of the host, and what
+/// `haul nodes` then says.
+struct Fault {
+    gpu: &'static str,
+    host: &'static str,
+    said: &'static str,
+}
+
+const FAULTS: [Fault; 7] = [
+    Fault { gpu: "processes = [{ pid = 1, memory_mib = 100 }]", host: "", said: "used outside haul by" },
+    Fault { gpu: "ecc = 3", host: "", said: "3 uncorrectable ECC errors; reset it" },
+    Fault {
+        gpu: "xids = [79]\nenergy_mj = 9000",
+        host: "",
+        said: "XID 79: it has fallen off the bus; reset it",
+    },
+    Fault { gpu: "lost = true", host: "", said: "restart the host" },
+    Fault { gpu: "throttled = 72", host: "", said: "slowed down by heat at 40 °C" },
+    Fault { gpu: "mig = true", host: "", said: "it is in MIG mode" },
+    Fault { gpu: "", host: "hang = true", said: "did not answer within" },
+];
+
+#[test]
+fn each_fault_under_load_is_shown_and_passes() {
+    let engine = Engine::start_with(&[BUSYBOX], &[HOOK]);
+    let world = World::on_engine(engine.address());
+    let well = two_p100("energy_mj = 100", "");
+    set(&world, &well);
+    let _agent = nvml::agent(&world, &[]);
+    let beats = || world.json(["nodes", "--json"])[0]["counter"].as_u64().expect("a number");
+    let gpu_of = |id: &str| world.events(id, "claimed").last().map(|claim| claim["gpus"][0].clone());
+    for Fault { gpu, host, said } in FAULTS {
+        let load = world.run(["submit", "--gpus", "1", "--array", "0-7", "--", BUSYBOX, "true"]).ok();
+        let load: Vec<&str> = load.lines().collect();
+        set(&world, &two_p100(gpu, host));
+        let before = beats();
+        eventually(said, || world.run(["nodes"]).ok().contains(said).then_some(()));
+        // One may have been under way; a driver that hangs is waited for for five of them.
+        let within = if host.is_empty() { 3 } else { 9 };
+        assert!(beats() - before <= within, "{said}: {} beats", beats() - before);
+        // Whatever is claimed from now on.
+        let later: Vec<String> = (0..2).map(|_| world.submit(&["--gpus", "1"], "true")).collect();
+        if host.is_empty() {
+            for id in load.iter().copied().chain(later.iter().map(String::as_str)) {
+                world.until(id, "succeeded");
+            }
+            assert!(later.iter().all(|id| gpu_of(id).is_some_and(|gpu| gpu == SECOND)), "{said}");
+        } else {
+            assert!(later.iter().all(|id| gpu_of(id).is_none()), "{said}");
+        }
+        set(&world, &well);
+        eventually("it is given out again", || {
+            let id = world.submit(&["--gpus", "1"], "true");
+            world.until(&id, "succeeded");
+            gpu_of(&id).is_some_and(|gpu| gpu == FIRST).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_job_whose_gpu_fails_goes_on_elsewhere_and_is_not_charged() {
+    let engine = Engine::start_with(&[BUSYBOX], &[HOOK]);
+    let world = World::on_engine(engine.address());
+    set(&world, &two_p100("", ""));
+    let agent = nvml::agent(&world, &[]);
+    let here = || {
+        let script = "[ $HAUL_ATTEMPT = 2 ] || sleep 1000";
+        let id = world.submit(&["--gpus", "1", "--retries", "0"], script);
+        world.until(&id, "running");
+        assert_eq!(world.events(&id, "claimed")[0]["gpus"][0], FIRST);
+        id
+    };
+    let fails = |id: &str, said: &str| {
+        world.until(id, "succeeded");
+        let ended = &world.events(id, "ended")[0];
+        assert_eq!(ended["outcome"], "gpu_fault", "{ended}");
+        assert!(ended["message"].as_str().is_some_and(|text| text.contains(said)), "{ended}");
+        assert_eq!(world.events(id, "claimed")[1]["gpus"][0], SECOND);
+        set(&world, &two_p100("", ""));
+        eventually("both are free", || (states(&world, &agent) == ["free", "free"]).then_some(()));
+    };
+    // It hangs on the GPU, and is ended.
+    let hangs = here();
+    set(&world, &two_p100("lost = true", ""));
+    fails(&hangs, "lost");
+    // It notices before the agent does.
+    let notices = here();
+    set(&world, &two_p100("ecc = 2", ""));
+    ask(Some(&engine.address()), &["kill", &format!("haul-{notices}-1")]);
+    fails(&notices, "2 uncorrectable ECC errors");
 }
 
 #[test]

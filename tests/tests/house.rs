@@ -23,6 +23,7 @@ const PURE: &[&str] = &[
     "shared/src/log/usage.rs",
     "agent/src/claim/order.rs",
     "agent/src/execute/outcome.rs",
+    "agent/src/gpu/fault.rs",
     "agent/src/gpu/users.rs",
     "agent/src/ledger/cards.rs",
     "agent/src/ledger/excess.rs",

@@ -315,8 +315,8 @@ impl Run {
                     if self.node.ledger.take_paused(&self.job.id) {
                         return Notice::Back;
                     }
-                    if let (None, Some(excess)) = (self.told, self.node.ledger.has_exceeded(&self.job.id)) {
-                        let notice = Notice::Stop(Reason::ShareExceeded(excess));
+                    if let (None, Some(reason)) = (self.told, self.unbearable()) {
+                        let notice = Notice::Stop(reason);
                         self.told = Some(notice);
                         return notice;
                     }
@@ -324,6 +324,15 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Why the host cannot let the attempt go on.
+    fn unbearable(&self) -> Option<Reason> {
+        if let Some(fault) = self.node.ledger.broken(&self.job.id) {
+            tracing::warn!(fault, "a GPU of the job is lost for it");
+            return Some(Reason::GpuFault);
+        }
+        self.node.ledger.has_exceeded(&self.job.id).map(Reason::ShareExceeded)
     }
 
     /// How long before the lease ends the container is stopped, if it is not to be frozen then: its grace,

@@ -25,6 +25,8 @@ pub enum Reason {
     Preempted,
     /// It holds more of a GPU that it shares than it asked for.
     ShareExceeded(Excess),
+    /// A GPU that it has is lost for it.
+    GpuFault,
 }
 
 impl Reason {
@@ -34,12 +36,13 @@ impl Reason {
             Self::TimedOut => Outcome::TimedOut,
             Self::Preempted => Outcome::Preempted,
             Self::ShareExceeded(_) => Outcome::ShareExceeded,
+            Self::GpuFault => Outcome::GpuFault,
         }
     }
 
     fn message(self) -> Option<String> {
         match self {
-            Self::Cancelled | Self::TimedOut | Self::Preempted => None,
+            Self::Cancelled | Self::TimedOut | Self::Preempted | Self::GpuFault => None,
             Self::ShareExceeded(excess) => Some(excess.to_string()),
         }
     }
@@ -104,19 +107,21 @@ impl Ending {
         ending
     }
 
-    /// What the container's exit means, if haul asked it to stop for this reason, or the engine
-    /// went away at that time.
-    pub fn from_exit(exit: &Exit, asked: Option<Reason>, engine_went: bool) -> Self {
+    /// What the container's exit means, if haul asked it to stop for this reason, the engine went away at
+    /// that time, or one of its GPUs is `broken`.
+    pub fn from_exit(exit: &Exit, asked: Option<Reason>, engine_went: bool, broken: Option<String>) -> Self {
         let (outcome, message) = match asked {
             _ if engine_went => {
                 let message = "the container engine stopped or restarted while the job ran";
                 (Outcome::EngineFault, Some(message.to_owned()))
             }
+            Some(Reason::GpuFault) => (Outcome::GpuFault, broken),
             Some(reason) => (reason.outcome(), reason.message()),
             None if exit.oom && exit.code != 0 => {
                 (Outcome::OutOfMemory, Some("killed for using more memory than resources.memory".into()))
             }
             None if exit.code == 0 => (Outcome::Succeeded, None),
+            None if broken.is_some() => (Outcome::GpuFault, broken),
             None => (Outcome::Exited, exit.error.clone().filter(|text| !text.is_empty())),
         };
         Self {
@@ -180,6 +185,24 @@ mod tests {
         #[case] expected: Outcome,
     ) {
         let exit = Exit { code, oom, error: None, started_at: None, finished_at: None };
-        assert_eq!(Ending::from_exit(&exit, asked, engine_went).outcome, expected);
+        assert_eq!(Ending::from_exit(&exit, asked, engine_went, None).outcome, expected);
+    }
+
+    #[rstest]
+    #[case(0, false, None, Outcome::Succeeded)]
+    #[case(1, false, None, Outcome::GpuFault)]
+    #[case(137, true, None, Outcome::OutOfMemory)]
+    #[case(0, false, Some(Reason::GpuFault), Outcome::GpuFault)]
+    #[case(143, false, Some(Reason::Cancelled), Outcome::Cancelled)]
+    fn what_a_broken_gpu_ended_is_not_the_jobs_doing(
+        #[case] code: i64,
+        #[case] oom: bool,
+        #[case] asked: Option<Reason>,
+        #[case] expected: Outcome,
+    ) {
+        let exit = Exit { code, oom, error: None, started_at: None, finished_at: None };
+        let ending = Ending::from_exit(&exit, asked, false, Some("GPU-1: lost".into()));
+        assert_eq!(ending.outcome, expected);
+        assert_eq!(ending.message.as_deref() == Some("GPU-1: lost"), expected == Outcome::GpuFault);
     }
 }

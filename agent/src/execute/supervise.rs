@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     engine::{Container, ContainerId, ContainerState, Engine, EngineError, Exit, is_there},
+    health,
     node::Node,
     patience::{Chain, Patience, insist},
     ship::Shipper,
@@ -101,9 +102,25 @@ impl Run {
                 stop = stop_container(engine.clone(), id.clone(), self.job.spec.grace.0).boxed();
             }
             if let (Some(found), Some(shipped)) = (&found, &output) {
-                return Ok((ending(found, asked, shipped), shipped.size));
+                let broken = self.broken_gpu(found, asked).await;
+                return Ok((ending(found, asked, shipped, broken), shipped.size));
             }
         }
+    }
+
+    /// What is wrong with a GPU of a container that has failed. The driver may have said so after the last
+    /// beat.
+    async fn broken_gpu(&self, found: &Found, asked: Option<Reason>) -> Option<String> {
+        let failed = matches!(found, Found::Exited { exit, .. } if exit.code != 0);
+        if !matches!((failed, asked), (true, None) | (_, Some(Reason::GpuFault)))
+            || self.job.held()?.gpus.is_empty()
+        {
+            return None;
+        }
+        if let Err(error) = health::look_at_gpus(&self.node).await {
+            tracing::debug!(%error, "the GPUs cannot be read");
+        }
+        self.node.ledger.broken(&self.job.id)
     }
 
     /// Writes that the container runs, as soon as the job is this node's and the container is thawed.
@@ -188,13 +205,13 @@ impl Run {
     }
 }
 
-fn ending(found: &Found, asked: Option<Reason>, shipped: &Shipped) -> Ending {
+fn ending(found: &Found, asked: Option<Reason>, shipped: &Shipped, broken: Option<String>) -> Ending {
     if let (Some(message), Some(Reason::Preempted)) = (&shipped.unkept, asked) {
         // Stopped for that alone.
         return Ending::engine_fault(message);
     }
     match found {
-        Found::Exited { exit, engine_went } => Ending::from_exit(exit, asked, *engine_went),
+        Found::Exited { exit, engine_went } => Ending::from_exit(exit, asked, *engine_went, broken),
         Found::Gone => Ending::engine_fault("the container was removed by somebody else while it ran"),
     }
 }

@@ -1,8 +1,22 @@
 //! Which container a process is in, by its control group.
 
-/// The id of the container that a process is in, if it is in any.
-pub fn container_of(pid: u32) -> Option<String> {
-    container_in(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+/// Where a process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In the container of this id.
+    Container(String),
+    /// In none.
+    Host,
+    /// It has ended.
+    Gone,
+}
+
+/// Where a process runs.
+pub fn place_of(pid: u32) -> Place {
+    match std::fs::read_to_string(format!("/proc/{pid}/cgroup")) {
+        Ok(cgroups) => container_in(&cgroups).map_or(Place::Host, Place::Container),
+        Err(_) => Place::Gone,
+    }
 }
 
 /// Engines name a container's group by its 64 hexadecimal digits: `/docker/<id>`,

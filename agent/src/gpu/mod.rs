@@ -5,12 +5,14 @@
 //! [`Reader`], which has a thread to lose. Who has which GPU is not known here, but in the ledger.
 
 mod container;
+mod fault;
 mod nvml;
 mod reader;
 mod simulated;
 mod users;
+mod xids;
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use shared::{
@@ -19,11 +21,12 @@ use shared::{
     units::Size,
 };
 
-pub use container::container_of;
+pub use container::{Place, place_of};
+pub use fault::{GpuFault, Slowdown, Xid};
 pub use nvml::Nvml;
 pub use reader::Reader;
 pub use simulated::{Simulated, SimulatedSpec};
-pub use users::{Users, users};
+pub use users::{Foreign, Users, users};
 
 /// One GPU.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -85,31 +88,6 @@ pub struct GpuProcess {
     pub name: Option<String>,
     /// What it uses of the GPU's memory.
     pub memory: Option<Size>,
-}
-
-/// Why a GPU must not be given out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum GpuFault {
-    /// Its memory had errors that could not be corrected since the driver was loaded.
-    UncorrectableEcc {
-        /// How many.
-        errors: u64,
-    },
-    /// The driver cannot reach it any more.
-    Lost {
-        /// The driver's words.
-        why: String,
-    },
-}
-
-impl fmt::Display for GpuFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UncorrectableEcc { errors } => write!(f, "{errors} uncorrectable ECC errors; reset it"),
-            Self::Lost { why } => write!(f, "lost ({why}); restart the host"),
-        }
-    }
 }
 
 /// The NVIDIA driver.

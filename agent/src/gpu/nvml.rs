@@ -10,6 +10,7 @@ use std::{
 
 use nvml_wrapper::{
     Device, Nvml as Library,
+    bitmasks::device::ThrottleReasons,
     enum_wrappers::device::{EccCounter, MemoryError, TemperatureSensor},
     enums::device::UsedGpuMemory,
     error::NvmlError,
@@ -17,7 +18,7 @@ use nvml_wrapper::{
 };
 use shared::{id::GpuUuid, job::Version2, units::Size};
 
-use super::{Driver, Gpu, GpuError, GpuFault, GpuProcess, Gpus, Inventory, Mig};
+use super::{Driver, Gpu, GpuError, GpuFault, GpuProcess, Gpus, Inventory, Mig, Slowdown, xids::Xids};
 
 /// Names another library, where the driver's is in an odd place.
 const LIBRARY: &str = "HAUL_NVML_LIBRARY";
@@ -27,10 +28,11 @@ const PLACES: [&str; 2] = ["libnvidia-ml.so.1", "/usr/lib/wsl/lib/libnvidia-ml.s
 
 /// The driver's library.
 pub struct Nvml {
-    library: Library,
+    library: &'static Library,
     name: String,
     /// GPUs as last seen, each with its instances, so that one that is lost is still known by name.
     seen: Mutex<BTreeMap<u32, Vec<Gpu>>>,
+    xids: Mutex<Xids>,
 }
 
 impl Nvml {
@@ -48,7 +50,9 @@ impl Nvml {
             let name = place.to_string_lossy().into_owned();
             match Library::builder().lib_path(&place).init() {
                 Ok(library) => {
-                    return Ok(Some(Self { library, name, seen: Mutex::default() }));
+                    // Once for as long as the process lives; what it reports is borrowed from it.
+                    let library = Box::leak(Box::new(library));
+                    return Ok(Some(Self { library, name, seen: Mutex::default(), xids: Mutex::default() }));
                 }
                 Err(NvmlError::LibloadingError(error)) if !named && is_absent(&error.to_string()) => {}
                 Err(error) => return Err(failed(&name, &error)),
@@ -64,9 +68,10 @@ impl Nvml {
         let cuda = Version2 { major: cuda / 1000, minor: cuda % 1000 / 10 };
         let count = self.library.device_count()?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut xids = self.xids.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gpus: Vec<Gpu> = Vec::new();
         for index in 0..count {
-            match self.library.device_by_index(index).and_then(|device| read_all(&device, index)) {
+            match self.read_all(index, &mut xids) {
                 Ok(read) => {
                     seen.insert(index, read.clone());
                     gpus.extend(read);
@@ -74,9 +79,15 @@ impl Nvml {
                 Err(error @ NvmlError::FailedToLoadSymbol(_)) => return Err(error),
                 // One that was never seen has no name to be listed under.
                 Err(error) => {
-                    gpus.extend(
-                        seen.get(&index).into_iter().flatten().map(|gpu| lost(gpu, &error.to_string())),
-                    );
+                    let why = error.to_string();
+                    let fault = match error {
+                        NvmlError::GpuLost => {
+                            xids.lost(index);
+                            GpuFault::Lost { why }
+                        }
+                        _ => GpuFault::Unreadable { why },
+                    };
+                    gpus.extend(seen.get(&index).into_iter().flatten().map(|gpu| unseen(gpu, &fault)));
                 }
             }
         }
@@ -84,10 +95,30 @@ impl Nvml {
         for before in seen.range(count..).flat_map(|(_, before)| before) {
             if !gpus.iter().any(|gpu| gpu.uuid == before.uuid) {
                 tracing::debug!(index = before.index, "a GPU is not counted any more");
-                gpus.push(lost(before, "not counted any more"));
+                xids.lost(before.index);
+                gpus.push(unseen(before, &GpuFault::Lost { why: "not counted any more".into() }));
             }
         }
         Ok(Inventory { driver: Some(Driver { version, cuda }), gpus, simulated: false })
+    }
+
+    /// The GPU, and its instances if it is cut into such.
+    fn read_all(&self, index: u32, xids: &mut Xids) -> Result<Vec<Gpu>, NvmlError> {
+        let device = self.library.device_by_index(index)?;
+        let mut card = read(&device, index)?;
+        xids.note(self.library, &device, &mut card);
+        let mut all = vec![card.clone()];
+        if card.mig == Mig::Cut {
+            for at in 0..optional(device.mig_device_count())?.unwrap_or_default() {
+                match device.mig_device_by_index(at) {
+                    Ok(instance) => all.extend(read_instance(&instance, &card)?),
+                    // Its places need not all be taken.
+                    Err(NvmlError::NotFound) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -107,13 +138,13 @@ fn failed(name: &str, error: &NvmlError) -> GpuError {
     GpuError::Library { library: name.into(), detail: format!("{error}{fix}") }
 }
 
-fn lost(before: &Gpu, why: &str) -> Gpu {
+fn unseen(before: &Gpu, fault: &GpuFault) -> Gpu {
     Gpu {
         processes: Some(Vec::new()),
         utilization: None,
         power: None,
         temperature: None,
-        fault: Some(GpuFault::Lost { why: why.into() }),
+        fault: Some(fault.clone()),
         ..before.clone()
     }
 }
@@ -125,23 +156,6 @@ fn optional<T>(value: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
         Err(error @ (NvmlError::GpuLost | NvmlError::Uninitialized)) => Err(error),
         Err(_) => Ok(None),
     }
-}
-
-/// The GPU, and its instances if it is cut into such.
-fn read_all(device: &Device<'_>, index: u32) -> Result<Vec<Gpu>, NvmlError> {
-    let card = read(device, index)?;
-    let mut all = vec![card.clone()];
-    if card.mig == Mig::Cut {
-        for at in 0..optional(device.mig_device_count())?.unwrap_or_default() {
-            match device.mig_device_by_index(at) {
-                Ok(instance) => all.extend(read_instance(&instance, &card)?),
-                // Its places need not all be taken.
-                Err(NvmlError::NotFound) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(all)
 }
 
 /// An instance; `None` for one of a kind that haul does not give out, such as a part of an instance.
@@ -181,8 +195,8 @@ fn read(device: &Device<'_>, index: u32) -> Result<Gpu, NvmlError> {
     let memory = device.memory_info()?;
     let capability = device.cuda_compute_capability()?;
     let part = |n: i32| u32::try_from(n).unwrap_or_default();
-    let errors = optional(device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile))?;
     let uuid = GpuUuid::new(device.uuid()?).map_err(|_| NvmlError::Unknown)?;
+    let temperature = optional(device.temperature(TemperatureSensor::Gpu))?;
     let is_cut = optional(device.mig_mode())?.is_some_and(|mode| mode.current == 1);
     Ok(Gpu {
         index,
@@ -199,10 +213,29 @@ fn read(device: &Device<'_>, index: u32) -> Result<Gpu, NvmlError> {
         utilization: optional(device.utilization_rates())?.map(|rates| rates.gpu),
         power: optional(device.power_usage())?.map(|milliwatts| f64::from(milliwatts) / 1000.0),
         energy: optional(device.total_energy_consumption())?.map(joules),
-        temperature: optional(device.temperature(TemperatureSensor::Gpu))?,
+        temperature,
         mig: if is_cut { Mig::Cut } else { Mig::Off },
-        fault: errors.filter(|errors| *errors > 0).map(|errors| GpuFault::UncorrectableEcc { errors }),
+        fault: fault(device, temperature)?,
     })
+}
+
+fn fault(device: &Device<'_>, temperature: Option<u32>) -> Result<Option<GpuFault>, NvmlError> {
+    let errors = optional(device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile))?;
+    if let Some(errors) = errors.filter(|errors| *errors > 0) {
+        return Ok(Some(GpuFault::UncorrectableEcc { errors }));
+    }
+    let slowdown = optional(device.current_throttle_reasons())?.and_then(slowdown);
+    Ok(slowdown.map(|from| GpuFault::Slowed { from, temperature }))
+}
+
+fn slowdown(reasons: ThrottleReasons) -> Option<Slowdown> {
+    // The general one is told beside the particular ones.
+    let all = [
+        (ThrottleReasons::HW_THERMAL_SLOWDOWN, Slowdown::Heat),
+        (ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN, Slowdown::PowerBrake),
+        (ThrottleReasons::HW_SLOWDOWN, Slowdown::Hardware),
+    ];
+    all.into_iter().find(|(reason, _)| reasons.contains(*reason)).map(|(_, slowdown)| slowdown)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "2^53 mJ are drawn in a thousand years")]

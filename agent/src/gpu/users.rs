@@ -1,33 +1,44 @@
 //! Who uses the GPUs: this node's jobs, told by the containers that their processes are in, and
 //! whoever else. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::{
     id::{GpuUuid, JobId},
     units::Size,
 };
 
-use super::{Gpu, Mig};
+use super::{Gpu, Mig, Place};
 
 /// Memory in use that no program accounts for is somebody's when it is more than this: the driver's own
 /// is less.
 const UNACCOUNTED: Size = Size(512 << 20);
 
+/// Somebody other than a job of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// Who, for people.
+    pub by: String,
+    /// Whether it can be nothing that a job of this node has left behind.
+    pub is_outside: bool,
+}
+
 /// Who uses the GPUs of a host.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Users {
     /// GPUs that others use, and who does.
-    pub foreign: BTreeMap<GpuUuid, String>,
+    pub foreign: BTreeMap<GpuUuid, Foreign>,
     /// What the programs of each of this node's jobs hold of GPUs' memory.
     pub memory: BTreeMap<JobId, Size>,
 }
 
-/// Who uses these GPUs. `own` has this node's containers by the engine's id.
+/// Who uses these GPUs. `own` has the containers of this node's jobs by the engine's id, `others` those that
+/// are not this node's.
 pub fn users(
     gpus: &[Gpu],
     own: &BTreeMap<String, JobId>,
-    container_of: impl Fn(u32) -> Option<String>,
+    others: &BTreeSet<String>,
+    place_of: impl Fn(u32) -> Place,
 ) -> Users {
     let mut users = Users::default();
     // One that is cut lists what runs on its instances once more.
@@ -35,7 +46,12 @@ pub fn users(
         // Where they are not told of, nobody is foreign and no share is watched.
         let Some(processes) = &gpu.processes else { continue };
         for process in processes {
-            match container_of(process.pid).and_then(|id| own.get(&id)) {
+            let place = place_of(process.pid);
+            let job = match &place {
+                Place::Container(id) => own.get(id),
+                Place::Host | Place::Gone => None,
+            };
+            match job {
                 Some(job) => {
                     let sum: &mut Size = users.memory.entry(job.clone()).or_default();
                     sum.0 = sum.bytes().saturating_add(process.memory.unwrap_or_default().bytes());
@@ -43,14 +59,23 @@ pub fn users(
                 None => {
                     let name = process.name.as_deref().unwrap_or("a process");
                     let by = format!("{name} (pid {})", process.pid);
-                    users.foreign.entry(gpu.uuid.clone()).or_insert(by);
+                    let is_outside = match &place {
+                        Place::Host => true,
+                        Place::Container(id) => others.contains(id),
+                        Place::Gone => false,
+                    };
+                    let new = Foreign { by, is_outside };
+                    let known = users.foreign.entry(gpu.uuid.clone()).or_insert_with(|| new.clone());
+                    if new.is_outside && !known.is_outside {
+                        *known = new;
+                    }
                 }
             }
         }
         if processes.is_empty() && gpu.memory_used > UNACCOUNTED {
             let by =
                 format!("no program that the driver names, with {} of its memory", gpu.memory_used.human());
-            users.foreign.insert(gpu.uuid.clone(), by);
+            users.foreign.insert(gpu.uuid.clone(), Foreign { by, is_outside: false });
         }
     }
     users
@@ -75,16 +100,25 @@ mod tests {
         // The cut one, its instance, and four whole ones, of the last of which the driver does not tell.
         gpus[0].processes = Some(vec![process(1, 100)]);
         gpus[1].processes = Some(vec![process(1, 100)]);
-        gpus[2].processes = Some(vec![process(1, 50), process(2, 300), process(3, 1)]);
+        gpus[2].processes = Some(vec![process(1, 50), process(2, 300), process(3, 1), process(9, 1)]);
         gpus[3].memory_used = Size(600 << 20);
         gpus[4].memory_used = Size(400 << 20);
         (gpus[5].processes, gpus[5].memory_used) = (None, Size(9 << 30));
         let job = |name: &str| JobId::new(name).expect("valid");
         let own = BTreeMap::from([("c1".into(), job("a")), ("c2".into(), job("b"))]);
-        let users = users(&gpus, &own, |pid| Some(format!("c{pid}")));
-        assert_eq!(users.memory, BTreeMap::from([(job("a"), Size(150 << 20)), (job("b"), Size(300 << 20))]));
+        let place = |pid| if pid == 9 { Place::Host } else { Place::Container(format!("c{pid}")) };
+        let found = users(&gpus, &own, &BTreeSet::new(), place);
+        assert_eq!(found.memory, BTreeMap::from([(job("a"), Size(150 << 20)), (job("b"), Size(300 << 20))]));
         let unnamed = "no program that the driver names, with 600.0 MiB of its memory";
-        let foreign = [(gpus[2].uuid.clone(), "p3 (pid 3)".into()), (gpus[3].uuid.clone(), unnamed.into())];
-        assert_eq!(users.foreign, BTreeMap::from(foreign));
+        let somebody = |by: &str, is_outside| Foreign { by: by.into(), is_outside };
+        let foreign = [
+            // What is in a container may be a job's that has ended; this one is not.
+            (gpus[2].uuid.clone(), somebody("p9 (pid 9)", true)),
+            (gpus[3].uuid.clone(), somebody(unnamed, false)),
+        ];
+        assert_eq!(found.foreign, BTreeMap::from(foreign));
+        gpus[2].processes = Some(vec![process(3, 1)]);
+        let outside = |others| users(&gpus, &own, &others, place).foreign[&gpus[2].uuid].is_outside;
+        assert!(!outside(BTreeSet::new()) && outside(BTreeSet::from(["c3".into()])));
     }
 }

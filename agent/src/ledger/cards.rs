@@ -9,7 +9,7 @@ use shared::{
 };
 
 use super::Holding;
-use crate::gpu::{Gpu, Inventory, Mig};
+use crate::gpu::{Foreign, Gpu, Inventory, Mig};
 
 /// A look at the GPUs, by its number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +41,7 @@ enum Given {
 pub(super) struct Cards {
     pub(super) inventory: Inventory,
     /// Who uses them beside this node's jobs.
-    foreign: BTreeMap<GpuUuid, String>,
+    foreign: BTreeMap<GpuUuid, Foreign>,
     /// Those whose last job has ended, until a look has shown that nothing of it is left there.
     clearing: BTreeMap<GpuUuid, Clearing>,
     /// The last look that has begun.
@@ -59,13 +59,14 @@ impl Cards {
         &mut self,
         look: Look,
         inventory: Inventory,
-        foreign: Option<BTreeMap<GpuUuid, String>>,
+        foreign: Option<BTreeMap<GpuUuid, Foreign>>,
     ) {
         self.inventory = inventory;
         let Some(foreign) = foreign else { return };
         self.clearing.retain(|uuid, clearing| {
             clearing.looks += u32::from(clearing.after < look);
-            let is_clear = clearing.looks > 0 && !foreign.contains_key(uuid);
+            let leftover = foreign.get(uuid).is_some_and(|foreign| !foreign.is_outside);
+            let is_clear = clearing.looks > 0 && !leftover;
             !is_clear && clearing.looks < LAST_SEEN
         });
         self.foreign = foreign;
@@ -82,6 +83,15 @@ impl Cards {
 
     pub(super) fn is_clearing(&self) -> bool {
         !self.clearing.is_empty()
+    }
+
+    /// What is wrong with the first of these that are lost for whatever runs on them.
+    pub(super) fn broken(&self, gpus: &[GpuUuid]) -> Option<String> {
+        let mut held = self.inventory.gpus.iter().filter(|gpu| gpus.contains(&gpu.uuid));
+        held.find_map(|gpu| {
+            let fault = gpu.fault.as_ref().filter(|fault| fault.is_fatal())?;
+            Some(format!("{}: {fault}", gpu.uuid))
+        })
     }
 
     /// As lanes see them, while these have been given out.
@@ -116,12 +126,17 @@ impl Cards {
                 why: "it is in MIG mode and has no instances of a kind that is given out".into(),
             };
         }
+        let foreign = self.foreign.get(&gpu.uuid);
+        if let Some(Foreign { by, is_outside: true }) = foreign {
+            // Also where a job has it: both will be the slower for it.
+            return GpuState::Foreign { by: by.clone() };
+        }
         if self.clearing.contains_key(&gpu.uuid) {
             return GpuState::Held;
         }
-        match (given, self.foreign.get(&gpu.uuid)) {
+        match (given, foreign) {
             (Some(Given::Whole), _) => GpuState::Held,
-            (_, Some(by)) => GpuState::Foreign { by: by.clone() },
+            (_, Some(Foreign { by, .. })) => GpuState::Foreign { by: by.clone() },
             (Some(Given::Shares(sum)), None) => {
                 let gone = sum.bytes().saturating_add(gpu.memory_reserved.bytes());
                 GpuState::Shared { free: Size(gpu.memory.bytes().saturating_sub(gone)) }

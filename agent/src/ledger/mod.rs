@@ -25,7 +25,7 @@ pub use cards::Look;
 pub use excess::Excess;
 use excess::Excesses;
 
-use crate::gpu::Inventory;
+use crate::gpu::{Foreign, Inventory};
 
 /// What a job has been given.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,7 +117,7 @@ impl Ledger {
 
     /// Notes what the GPUs looked like; `foreign` names what of them is used by others, where that could
     /// be told.
-    pub fn set_gpus(&self, look: Look, inventory: Inventory, foreign: Option<BTreeMap<GpuUuid, String>>) {
+    pub fn set_gpus(&self, look: Look, inventory: Inventory, foreign: Option<BTreeMap<GpuUuid, Foreign>>) {
         let mut state = self.state();
         let before = state.offer();
         state.cards.seen(look, inventory, foreign);
@@ -145,6 +145,13 @@ impl Ledger {
     /// Whether a job has held more than its share for so long that it is to end.
     pub fn has_exceeded(&self, job: &JobId) -> Option<Excess> {
         self.state().excesses.lasting(job)
+    }
+
+    /// What is wrong with a GPU that a job has, if that ends whatever runs there.
+    pub fn broken(&self, job: &JobId) -> Option<String> {
+        let state = self.state();
+        let holding = state.holdings.get(job)?;
+        state.cards.broken(&holding.gpus)
     }
 
     /// Notes how the volumes are.

@@ -32,6 +32,10 @@ fn why(take: &Take) -> String {
     }
 }
 
+fn python() -> Foreign {
+    Foreign { by: "python (pid 7)".into(), is_outside: false }
+}
+
 #[test]
 fn what_is_free_is_given_and_no_more() {
     let ledger = ledger("2xP100:16GiB");
@@ -77,7 +81,7 @@ fn a_closed_host_has_no_room() {
 fn a_gpu_that_others_use_is_not_given() {
     let ledger = ledger("2xP100:16GiB");
     let inventory = ledger.inventory();
-    let foreign = BTreeMap::from([(inventory.gpus[0].uuid.clone(), "python (pid 7)".to_owned())]);
+    let foreign = BTreeMap::from([(inventory.gpus[0].uuid.clone(), python())]);
     ledger.set_gpus(ledger.begin_look(), inventory.clone(), Some(foreign));
     let Take::Given(holding) = take(&ledger, "a", "gpus = 1") else { panic!("the other one is free") };
     assert_eq!(holding.gpus, [inventory.gpus[1].uuid.clone()]);
@@ -131,7 +135,7 @@ fn a_gpu_is_free_again_when_a_look_after_its_jobs_end_shows_nobody_on_it() {
     let inventory = Inventory { simulated: false, ..ledger.inventory() };
     let (a, gpu) = (JobId::new("a").expect("valid"), inventory.gpus[0].uuid.clone());
     let nobody = BTreeMap::new;
-    let somebody = || BTreeMap::from([(gpu.clone(), "python (pid 7)".to_owned())]);
+    let somebody = || BTreeMap::from([(gpu.clone(), python())]);
     let look = |foreign| ledger.set_gpus(ledger.begin_look(), inventory.clone(), Some(foreign));
     let state = || ledger.offer().gpus[0].state.clone();
     look(nobody());
@@ -151,6 +155,18 @@ fn a_gpu_is_free_again_when_a_look_after_its_jobs_end_shows_nobody_on_it() {
     assert_eq!(state(), GpuState::Held, "a look that could not tell who is there says nothing");
     look(nobody());
     assert_eq!((state(), ledger.is_clearing()), (GpuState::Free, false));
+    // A stranger is shown at once, also beside a job, and is nothing that the job left.
+    assert!(matches!(take(&ledger, "a", "gpus = 1"), Take::Given(_)));
+    let stranger = || BTreeMap::from([(gpu.clone(), Foreign { is_outside: true, ..python() })]);
+    let foreign = GpuState::Foreign { by: "python (pid 7)".into() };
+    look(stranger());
+    assert_eq!(state(), foreign);
+    ledger.settled(&a);
+    ledger.give_back(&a);
+    look(stranger());
+    assert_eq!((state(), ledger.is_clearing()), (foreign, false));
+    look(nobody());
+    assert_eq!(state(), GpuState::Free);
     end();
     (0..LAST_SEEN).for_each(|_| look(somebody()));
     assert_eq!((state(), ledger.is_clearing()), (GpuState::Foreign { by: "python (pid 7)".into() }, false));
@@ -161,7 +177,7 @@ fn nobody_joins_those_who_share_a_gpu_with_a_stranger() {
     let ledger = ledger("1xP100:16GiB");
     assert!(matches!(take(&ledger, "a", "gpu_share = \"4GiB\""), Take::Given(_)));
     let inventory = ledger.inventory();
-    let foreign = BTreeMap::from([(inventory.gpus[0].uuid.clone(), "python (pid 7)".to_owned())]);
+    let foreign = BTreeMap::from([(inventory.gpus[0].uuid.clone(), python())]);
     ledger.set_gpus(ledger.begin_look(), inventory, Some(foreign));
     assert_eq!(
         why(&take(&ledger, "b", "gpu_share = \"4GiB\"")),

@@ -30,6 +30,7 @@ const SUCCESS: u32 = 0;
 const INVALID_ARGUMENT: u32 = 2;
 const NOT_SUPPORTED: u32 = 3;
 const NOT_FOUND: u32 = 6;
+const TIMEOUT: u32 = 10;
 const INSUFFICIENT_SIZE: u32 = 7;
 const GPU_IS_LOST: u32 = 15;
 const UNKNOWN: u32 = 999;
@@ -65,6 +66,11 @@ struct Gpu {
     energy_mj: Option<u64>,
     temperature: Option<u32>,
     ecc: Option<u64>,
+    #[serde(default)]
+    throttled: u64,
+    /// What it has reported, the oldest first.
+    #[serde(default)]
+    xids: Vec<u64>,
     mig: Option<bool>,
     #[serde(default)]
     instances: Vec<Instance>,
@@ -310,4 +316,61 @@ pub extern "C" fn nvmlDeviceGetMigDeviceHandleByIndex(gpu: usize, index: u32, to
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetTotalEccErrors(gpu: usize, _: u32, _: u32, to: *mut u64) -> u32 {
     with(gpu, |gpu| give(to, gpu.ecc))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceGetCurrentClocksThrottleReasons(gpu: usize, to: *mut u64) -> u32 {
+    with(gpu, |gpu| give(to, Some(gpu.throttled)))
+}
+
+/// A set of events: of one GPU, and how many of its reports have been given.
+pub struct EventSet {
+    gpu: usize,
+    given: usize,
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlEventSetCreate(to: *mut *mut EventSet) -> u32 {
+    give(to, Some(Box::into_raw(Box::new(EventSet { gpu: 0, given: 0 }))))
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceRegisterEvents(gpu: usize, _: u64, set: *mut EventSet) -> u32 {
+    with(gpu, |card| {
+        // SAFETY: the caller passes a set that it was given and has not freed.
+        unsafe { (*set).gpu = gpu };
+        // What was reported before is not told.
+        unsafe { (*set).given = card.xids.len() };
+        SUCCESS
+    })
+}
+
+/// `nvmlEventData_t`.
+#[repr(C)]
+pub struct EventData {
+    gpu: usize,
+    event: u64,
+    data: u64,
+    gpu_instance: u32,
+    compute_instance: u32,
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlEventSetWait_v2(set: *mut EventSet, to: *mut EventData, _: u32) -> u32 {
+    // SAFETY: as above, and no other thread uses the set.
+    let set = unsafe { &mut *set };
+    with(set.gpu, |gpu| {
+        let Some(xid) = gpu.xids.get(set.given) else { return TIMEOUT };
+        set.given += 1;
+        let (gpu_instance, compute_instance) = (u32::MAX, u32::MAX);
+        // 8 is nvmlEventTypeXidCriticalError.
+        give(to, Some(EventData { gpu: set.gpu, event: 8, data: *xid, gpu_instance, compute_instance }))
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlEventSetFree(set: *mut EventSet) -> u32 {
+    // SAFETY: as above; it is not used any more.
+    drop(unsafe { Box::from_raw(set) });
+    SUCCESS
 }
