@@ -42,7 +42,7 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
         haul: env!("CARGO_PKG_VERSION").to_owned(),
     };
     record.write(&node.fleet.store).await?;
-    node.fence.renewed(began, &settings);
+    node.fence.renewed(began, &settings, node.ledger.holdings().into_keys().collect());
     Ok(())
 }
 

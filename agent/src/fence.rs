@@ -3,12 +3,14 @@
 //! The fence is *open* while the lease holds, and *closed* from its deadline on until the lease is
 //! renewed. Each opening after a closing has an [`Epoch`] of its own. Whoever acts for a job knows
 //! the epoch in which the job's log last proved to be this node's; in a later one it must be proved
-//! again before anything is started or thawed.
+//! again before anything is started or thawed. While some job has yet to prove that, the next run of the
+//! agent must not take the lease for unbroken: it finds the doubt on disk.
 //!
 //! The deadline is also on disk, for the guard ([`crate::guard`]), which freezes the containers of
 //! an agent that cannot. What is in memory is never later than what is there.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::Write,
     path::{Path, PathBuf},
@@ -20,7 +22,7 @@ use std::{
 use shared::{
     clock::Clock,
     fleet::Settings,
-    id::{Incarnation, NodeId},
+    id::{Incarnation, JobId, NodeId},
     lease::{Deadline, FenceFile},
     record,
 };
@@ -38,6 +40,8 @@ struct State {
     /// `None` until the first renewal, where an earlier run left no lease that still holds.
     deadline: Option<Deadline>,
     epoch: Epoch,
+    /// Jobs that were this node's before the epoch, and whose logs have not proved that they are since.
+    doubtful: BTreeSet<JobId>,
 }
 
 /// Whether this node may act for its jobs.
@@ -78,11 +82,13 @@ impl Fence {
         let path = state_dir.map(path);
         let file = path.as_deref().and_then(read).filter(|file| file.node == node);
         let earlier = file.as_ref().map(|file| file.incarnation.clone());
+        let doubtful = file.as_ref().is_some_and(|file| file.doubtful);
         let boot = boot();
         let deadline = file.filter(|file| !file.is_past(&boot, clock.elapsed())).map(|file| file.deadline());
         let v = FenceFile::VERSION;
-        let file = FenceFile { v, boot, deadline_ms: 0, node, incarnation, fleet, engine };
-        let state = Mutex::new(State { file, deadline, epoch: Epoch(0) });
+        let file = FenceFile { v, boot, deadline_ms: 0, node, incarnation, doubtful, fleet, engine };
+        let state = State { file, deadline, epoch: Epoch(0), doubtful: BTreeSet::new() };
+        let state = Mutex::new(state);
         Self { clock, earlier, path, state, changes: Notify::new() }
     }
 
@@ -95,11 +101,41 @@ impl Fence {
         self.earlier.as_ref()
     }
 
-    /// The lease was renewed, by a request that began then, on [`Clock::elapsed`].
-    pub fn renewed(&self, began: Duration, settings: &Settings) {
+    /// Takes up these jobs of an earlier run, before the lease is renewed for the first time. Gives the epoch
+    /// in which their logs, as read since this run began, prove that they are this node's: none where they
+    /// must prove it anew.
+    pub fn take_up(&self, jobs: BTreeSet<JobId>) -> Option<Epoch> {
+        let proven = self.epoch();
+        let mut state = self.state();
+        if state.file.doubtful {
+            state.doubtful = jobs;
+            return None;
+        }
+        proven
+    }
+
+    /// The job's log has proved in this epoch that it is this node's.
+    pub fn proved(&self, job: &JobId, epoch: Epoch) {
+        let mut state = self.state();
+        if state.epoch == epoch {
+            state.doubtful.remove(job);
+        }
+    }
+
+    /// The lease was renewed, by a request that began then, on [`Clock::elapsed`], while this node has
+    /// these jobs.
+    pub fn renewed(&self, began: Duration, settings: &Settings, held: BTreeSet<JobId>) {
         let deadline = Deadline::after(began, settings);
         let now = self.clock.elapsed();
         let mut state = self.state();
+        let lapsed = state.deadline.is_none_or(|before| before.is_past(now));
+        if lapsed {
+            state.epoch.0 += 1;
+            state.doubtful = held;
+        } else {
+            state.doubtful.retain(|job| held.contains(job));
+        }
+        state.file.doubtful = !state.doubtful.is_empty();
         state.file.set(deadline);
         if let Some(path) = &self.path
             && let Err(error) = write(path, &state.file)
@@ -107,9 +143,6 @@ impl Fence {
             // The guard goes by the old deadline, so this process does as well.
             tracing::error!(%error, path = %path.display(), "the lease cannot be noted; jobs will be frozen");
             return;
-        }
-        if state.deadline.is_none_or(|before| before.is_past(now)) {
-            state.epoch.0 += 1;
         }
         state.deadline = Some(deadline);
         drop(state);
@@ -221,6 +254,10 @@ mod tests {
         Fence::new(node, incarnation, "file:///f".into(), None, clock.clone(), Some(dir))
     }
 
+    fn none() -> BTreeSet<JobId> {
+        BTreeSet::new()
+    }
+
     fn settings() -> Settings {
         let mut settings = Settings::embedded(None);
         (settings.beat, settings.lease) = (Span::secs(15), Span::secs(180));
@@ -232,14 +269,14 @@ mod tests {
         let (clock, dir) = (Arc::new(Hand::default()), tempfile::tempdir().expect("temporary directory"));
         let fence = fence(&clock, dir.path(), "a");
         assert_eq!(fence.epoch(), None, "no lease yet");
-        fence.renewed(Duration::ZERO, &settings());
+        fence.renewed(Duration::ZERO, &settings(), none());
         let first = fence.epoch().expect("open");
         clock.set(149);
-        fence.renewed(Duration::from_secs(140), &settings());
+        fence.renewed(Duration::from_secs(140), &settings(), none());
         assert_eq!(fence.epoch(), Some(first), "renewed in time");
         clock.set(290);
         assert_eq!(fence.epoch(), None, "150 s after the renewal began");
-        fence.renewed(Duration::from_secs(289), &settings());
+        fence.renewed(Duration::from_secs(289), &settings(), none());
         assert!(fence.epoch().is_some_and(|epoch| epoch != first));
     }
 
@@ -247,20 +284,42 @@ mod tests {
     fn a_renewal_that_took_too_long_opens_a_new_epoch() {
         let (clock, dir) = (Arc::new(Hand::default()), tempfile::tempdir().expect("temporary directory"));
         let fence = fence(&clock, dir.path(), "a");
-        fence.renewed(Duration::ZERO, &settings());
+        fence.renewed(Duration::ZERO, &settings(), none());
         let first = fence.epoch().expect("open");
         clock.set(151);
-        fence.renewed(Duration::from_secs(10), &settings());
+        fence.renewed(Duration::from_secs(10), &settings(), none());
         assert!(fence.epoch().is_some_and(|epoch| epoch != first), "it was closed for a second");
     }
 
     #[test]
     fn the_next_run_goes_on_with_a_lease_that_holds() {
         let (clock, dir) = (Arc::new(Hand::default()), tempfile::tempdir().expect("temporary directory"));
-        fence(&clock, dir.path(), "a").renewed(Duration::ZERO, &settings());
+        fence(&clock, dir.path(), "a").renewed(Duration::ZERO, &settings(), none());
         clock.set(100);
         assert!(fence(&clock, dir.path(), "b").epoch().is_some());
         clock.set(150);
         assert_eq!(fence(&clock, dir.path(), "b").epoch(), None);
+    }
+
+    #[test]
+    fn the_next_run_does_not_trust_a_lease_that_had_lapsed_under_a_job() {
+        let (clock, dir) = (Arc::new(Hand::default()), tempfile::tempdir().expect("temporary directory"));
+        let job = JobId::new("j").expect("valid");
+        let jobs = || BTreeSet::from([job.clone()]);
+        let first = fence(&clock, dir.path(), "a");
+        first.renewed(Duration::ZERO, &settings(), none());
+        clock.set(151);
+        first.renewed(Duration::from_secs(151), &settings(), jobs());
+        // It crashes, and so does the next.
+        let second = fence(&clock, dir.path(), "b");
+        assert!(second.epoch().is_some(), "the lease holds");
+        assert_eq!(second.take_up(jobs()), None);
+        second.renewed(Duration::from_secs(151), &settings(), jobs());
+        let third = fence(&clock, dir.path(), "c");
+        assert_eq!(third.take_up(jobs()), None);
+        third.proved(&job, third.epoch().expect("open"));
+        third.renewed(Duration::from_secs(151), &settings(), jobs());
+        let fourth = fence(&clock, dir.path(), "d");
+        assert_eq!(fourth.take_up(jobs()), fourth.epoch());
     }
 }

@@ -104,6 +104,9 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>,
     };
     let beat = Pace::after(node.fleet.clone(), |settings| settings.beat);
     let mut run = Run { node: node.clone(), job, attempt, beat, told: None, proven, cut: false, moved };
+    if let Some(epoch) = proven {
+        run.proved(epoch);
+    }
     let name = owner::container_name(&run.job.id, attempt);
     match run.live(stage, &name).await {
         Ok((ending, output)) => run.end(ending, output, &name).await,
@@ -239,6 +242,12 @@ impl Run {
         self.proven.filter(|epoch| self.node.fence.epoch() == Some(*epoch))
     }
 
+    /// The job's log has proved to be this node's in this epoch.
+    fn proved(&mut self, epoch: Epoch) {
+        self.proven = Some(epoch);
+        self.node.fence.proved(&self.job.id, epoch);
+    }
+
     /// Waits until this node may act for the job: its lease holds, and the job's log has proved to
     /// be its own since the lease was last begun. Safe to drop.
     async fn hold(&mut self) -> Result<(), Lost> {
@@ -249,7 +258,7 @@ impl Run {
             }
             let (log, node, attempt) = (self.node.log.clone(), self.node.id.clone(), self.attempt);
             if mutant::is_on(Mutant::ThawBlind) && log.refresh(&mut self.job).await.is_ok() {
-                self.proven = Some(epoch);
+                self.proved(epoch);
                 return if self.job.is_held_by(&node, attempt) { Ok(()) } else { Err(Lost) };
             }
             let incarnation = self.node.incarnation.clone();
@@ -258,7 +267,7 @@ impl Run {
                 job.is_held_by(&node, attempt).then_some(Event::Resumed(resumed))
             };
             match log.append(&mut self.job, decide).await {
-                Ok(Some(_)) => self.proven = Some(epoch),
+                Ok(Some(_)) => self.proved(epoch),
                 Ok(None) => return Err(Lost),
                 Err(error) => Patience::default().wait("the job's log", &error).await,
             }

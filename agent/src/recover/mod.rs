@@ -32,14 +32,14 @@ const PARALLEL: usize = 16;
 /// Takes up what an earlier run left. Returns when all of it is decided; adopted jobs run on in
 /// [`Node::attempts`].
 pub async fn recover(node: &Arc<Node>) {
-    // Where the earlier run's lease still holds, nobody can have begun to replace this node.
-    let proven = node.fence.epoch();
     let labels = labels_of(node.fleet.store.url().as_str(), &node.id);
     let containers = insist("the list of containers", || node.engine.list(&labels)).await;
     let markers = insist("the index", || node.index.held_by(&node.id)).await;
     let shelf: BTreeSet<JobId> = markers.iter().map(|marker| marker.job.clone()).collect();
     let jobs = read_jobs(node, &containers, &shelf).await;
     let plan = plan::plan(&node.id, containers, markers, jobs);
+    // Where the earlier run's lease holds and has never lapsed under a job, nobody can have begun to replace this node.
+    let proven = node.fence.take_up(plan.resume.iter().map(|(job, ..)| job.id.clone()).collect());
     for (job, holding, stage) in plan.resume {
         let span = tracing::info_span!("job", job = %job.id, attempt = %holding.attempt, node = %node.id);
         span.in_scope(|| tracing::info!(%stage, "taken up from an earlier run of the agent"));

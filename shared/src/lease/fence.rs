@@ -48,6 +48,9 @@ pub struct FenceFile {
     pub node: NodeId,
     /// The run of the agent that wrote this.
     pub incarnation: Incarnation,
+    /// Whether the lease has lapsed, and the log of some job that ran then has yet to prove to be this node's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub doubtful: bool,
     /// The fleet's store, as the containers' labels have it.
     pub fleet: String,
     /// The engine's address; its own default without.
@@ -112,6 +115,7 @@ mod tests {
             deadline_ms: 0,
             node: NodeId::new("n").expect("valid"),
             incarnation: Incarnation::new("i").expect("valid"),
+            doubtful: true,
             fleet: "file:///f".into(),
             engine: None,
         };
