@@ -7,7 +7,8 @@ use std::{
 
 use shared::{
     id::JobId,
-    node::{Mode, NodeRecord},
+    lane::When,
+    node::{Mode, NodeRecord, Reserved},
 };
 
 use crate::{identity::Namesake, node::Node, pace::Pace, patience::Chain};
@@ -35,6 +36,12 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
         capacity: node.ledger.capacity(),
         jobs: node.ledger.holdings().into_keys().collect(),
         refusals: node.ledger.refusals(),
+        reserved: node.ledger.reservation().map(|(kept, plan)| Reserved {
+            job: kept.job,
+            since: kept.since,
+            until: kept.until,
+            start: plan.map_or(When::Unknown, |plan| plan.start),
+        }),
         warnings: warnings(node),
         settings: node.gossip.settings.known(),
         lanes: node.gossip.lanes.known(),

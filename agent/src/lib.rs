@@ -3,6 +3,7 @@
 //! A library beneath the program of the same name, so that the simulation runs the code that ships.
 
 pub mod beat;
+pub mod changes;
 pub mod claim;
 mod cli;
 mod commands;

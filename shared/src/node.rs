@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{Incarnation, JobId, LaneId, NodeId, Seq, Timestamp},
     job::JobSpec,
-    lane::{Amount, Edition, Misfit, Offer},
+    lane::{Amount, Edition, Misfit, Offer, When},
     record::{self, RecordError},
     store::{Key, Store, StoreError},
     units::{Size, Span},
@@ -53,6 +53,9 @@ pub struct NodeRecord {
     /// Why it last refused each lane.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refusals: BTreeMap<LaneId, Refusal>,
+    /// The job that it keeps room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Reserved>,
     /// What is to be said of jobs that run here, such as that one is about to be ended.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub warnings: BTreeMap<JobId, String>,
@@ -138,14 +141,16 @@ impl Share {
     }
 }
 
+/// Of a core: sums of fractions are not exact.
+const A_LITTLE: f64 = 0.001;
+
 impl Capacity {
     /// What keeps a job with this memory limit from running beside those that run.
     pub fn misfits(&self, spec: &JobSpec, memory: Option<Size>) -> Vec<Misfit> {
         let share = Share::of(spec, memory);
         let mut misfits = Vec::new();
-        let free = self.cpus - self.cpus_used;
-        // Sums of fractions are not exact; a thousandth of a core is nothing.
-        if share.cpus > free + 0.001 {
+        let free = (self.cpus - self.cpus_used).max(0.0);
+        if share.cpus > free + A_LITTLE {
             misfits.push(Misfit::Cpus { needs: share.cpus, free, has: self.cpus });
         }
         let free = Size(self.memory.bytes().saturating_sub(self.memory_used.bytes()));
@@ -156,6 +161,13 @@ impl Capacity {
             misfits.push(Misfit::Slots { limit: self.slots });
         }
         misfits
+    }
+
+    /// Whether there is room for a job that takes so much.
+    pub fn has_room_for(&self, share: Share) -> bool {
+        share.cpus <= self.cpus - self.cpus_used + A_LITTLE
+            && share.memory.bytes() <= self.memory.bytes().saturating_sub(self.memory_used.bytes())
+            && self.slots_used < self.slots
     }
 
     /// Notes that a job has taken its share.
@@ -171,6 +183,19 @@ impl Capacity {
         self.memory_used.0 = self.memory_used.bytes().saturating_sub(share.memory.bytes());
         self.slots_used = self.slots_used.saturating_sub(1);
     }
+}
+
+/// A job that a node keeps room for, until what runs there has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserved {
+    /// The job.
+    pub job: JobId,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when at most.
+    pub until: Timestamp,
+    /// When it is expected to start, by the time limits of what runs now.
+    pub start: When,
 }
 
 /// Why a node did not take a job of a lane.

@@ -7,7 +7,7 @@ use shared::{
     fleet::Settings,
     id::{Attempt, JobId},
     index::Summary,
-    lane::{GpuState, Lane, Misfit, Needs},
+    lane::{GpuState, Lane, Misfit, Needs, When},
     log::{Entry, Event, Job},
     message::Message,
     node::NodeRecord,
@@ -37,7 +37,9 @@ fn every_record_of_version_1_loads() {
         let loaded = match name.as_str() {
             "settings" => record::read::<Settings>(&body, 1).map(drop),
             "lane" | "lane-share" | "lane-mig" => record::read::<Lane>(&body, 1).map(drop),
-            "node" | "node-sharing" | "node-newer" => record::read::<NodeRecord>(&body, 1).map(drop),
+            "node" | "node-sharing" | "node-reserving" | "node-newer" => {
+                record::read::<NodeRecord>(&body, 1).map(drop)
+            }
             "marker" => record::read::<Summary>(&body, 1).map(drop),
             "message" => Message::read(std::str::from_utf8(&body).expect("text")).map(drop),
             "output" => continue,
@@ -54,6 +56,15 @@ fn what_a_newer_haul_says_of_a_gpu_or_a_refusal_is_passed_over() {
     let node = record::read::<NodeRecord>(&sample(1, "node-newer"), 1).expect("loads");
     assert_eq!((&node.offer.gpus[0].state, node.offer.gpus.len()), (&GpuState::Unknown, 2));
     assert_eq!(node.refusals.values().next().expect("one").why, [Misfit::Unknown]);
+}
+
+#[test]
+fn what_a_node_keeps_room_for_is_read() {
+    let node = record::read::<NodeRecord>(&sample(1, "node-reserving"), 1).expect("loads");
+    let kept = node.reserved.expect("there");
+    let When::At(start) = kept.start else { panic!("{:?}", kept.start) };
+    assert!(kept.since < start && start < kept.until);
+    assert_eq!(node.offer.gpus[1].state, GpuState::Reserved { job: kept.job });
 }
 
 #[test]

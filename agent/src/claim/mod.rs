@@ -4,9 +4,15 @@
 //! ([`order`]); when none has anything, each is parked on a long poll, and the first answer wakes
 //! the loop. A long poll in flight is never dropped: a queue service may hand its message to the
 //! dead connection and hide it. What such a poll brings when nothing is free any more is made
-//! visible again at once. A host with nothing free does not poll at all.
+//! visible again at once.
+//!
+//! A host with nothing free does not poll, but for a look now and then at the lanes that would fit
+//! were it empty: a job that has waited there past the fleet's `patience` is kept room for ([`keep`]), so
+//! that small jobs do not starve it. What runs to an end before it starts may use the room meanwhile.
 
+mod keep;
 mod order;
+mod others;
 mod take;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -17,10 +23,10 @@ use shared::{
     lane::Lane,
     queue::{Queue, QueueError, Received},
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{node::Node, pace::Pace, patience::Chain};
+use crate::{changes::Watcher, node::Node, pace::Pace, patience::Chain};
 
 /// How long a long poll waits: the most that SQS allows.
 const LONG_POLL: Duration = Duration::from_secs(20);
@@ -49,7 +55,11 @@ struct Claims {
     polls: JoinSet<Polled>,
     polling: BTreeMap<LaneId, ()>,
     refresh: Pace,
-    changes: watch::Receiver<()>,
+    /// When jobs are looked for that wait for more than is free.
+    look: Pace,
+    /// When short jobs are looked for that may use what is kept for another.
+    backfill: Pace,
+    changes: Watcher,
     closing: CancellationToken,
 }
 
@@ -57,15 +67,17 @@ struct Claims {
 pub async fn run(node: Arc<Node>, closing: CancellationToken) {
     let refresh = Pace::at_once(node.fleet.clone(), |settings| settings.lane_refresh);
     let changes = node.ledger.changes();
+    let look = Pace::after(node.fleet.clone(), |settings| settings.patience);
+    let backfill = Pace::after(node.fleet.clone(), |settings| settings.beat);
     let (lanes, polls, polling) = (BTreeMap::new(), JoinSet::new(), BTreeMap::new());
-    Claims { node, lanes, polls, polling, refresh, changes, closing }.run().await;
+    Claims { node, lanes, polls, polling, refresh, look, backfill, changes, closing }.run().await;
 }
 
 impl Claims {
     async fn run(&mut self) {
         self.find_lanes().await;
         loop {
-            self.changes.mark_unchanged();
+            self.changes.catch_up();
             while self.sweep().await {}
             self.park();
             // A lane that a long poll found empty is parked again at once, without a short poll.
@@ -108,6 +120,15 @@ impl Claims {
         false
     }
 
+    /// Polls these lanes once, shortly, each for so many messages.
+    async fn look_at(&mut self, lanes: Vec<LaneId>, max: usize) {
+        for lane in lanes.into_iter().filter(|lane| !self.polling.contains_key(lane)).collect::<Vec<_>>() {
+            let queue = (&lane).into();
+            let received = self.node.fleet.queue.receive(&queue, max, Duration::ZERO, VISIBILITY).await;
+            self.received(&lane, received).await;
+        }
+    }
+
     /// Starts a long poll on each lane that fits and has none.
     fn park(&mut self) {
         for (lane, _) in order::fitting(self.lanes.values(), &self.node.ledger) {
@@ -134,10 +155,15 @@ impl Claims {
                 self.polling.remove(&lane);
                 if self.received(&lane, received).await { Woken::Sweep } else { Woken::Park }
             }
-            changed = self.changes.changed() => {
-                // The ledger lives as long as the node, which this loop holds.
-                debug_assert!(changed.is_ok());
-                Woken::Sweep
+            () = self.changes.changed() => Woken::Sweep,
+            () = self.look.tick() => {
+                self.look_at(order::waiting(self.lanes.values(), &self.node.ledger), 1).await;
+                Woken::Park
+            }
+            () = self.backfill.tick() => {
+                // The short ones may be behind others.
+                self.look_at(order::for_a_while(self.lanes.values(), &self.node.ledger), 10).await;
+                Woken::Park
             }
             () = self.node.gossip.lanes.due(&self.node, &mut self.refresh) => {
                 if self.find_lanes().await { Woken::Sweep } else { Woken::Park }

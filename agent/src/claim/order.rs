@@ -7,10 +7,29 @@ use crate::ledger::Ledger;
 /// The lanes that fit what is free, each with how many of its jobs would: by priority, then the
 /// largest need first, so that small jobs fill what is left.
 pub(super) fn fitting<'l>(lanes: impl Iterator<Item = &'l Lane>, ledger: &Ledger) -> Vec<(LaneId, usize)> {
+    ordered(lanes, |lane| ledger.room(&lane.needs))
+}
+
+/// The lanes that would fit if what runs here ended.
+pub(super) fn waiting<'l>(lanes: impl Iterator<Item = &'l Lane>, ledger: &Ledger) -> Vec<LaneId> {
+    names(ordered(lanes, |lane| usize::from(ledger.would_fit(&lane.needs))))
+}
+
+/// The lanes that fit only what is kept for a job, where short jobs may use that until it starts.
+pub(super) fn for_a_while<'l>(lanes: impl Iterator<Item = &'l Lane>, ledger: &Ledger) -> Vec<LaneId> {
+    let fits = |lane: &Lane| ledger.room(&lane.needs) == 0 && ledger.room_for_a_while(&lane.needs) > 0;
+    names(ordered(lanes, |lane| usize::from(fits(lane))))
+}
+
+fn ordered<'l>(lanes: impl Iterator<Item = &'l Lane>, room: impl Fn(&Lane) -> usize) -> Vec<(LaneId, usize)> {
     let mut fitting: Vec<(&Lane, usize)> =
-        lanes.map(|lane| (lane, ledger.room(&lane.needs))).filter(|(_, room)| *room > 0).collect();
+        lanes.map(|lane| (lane, room(lane))).filter(|(_, room)| *room > 0).collect();
     fitting.sort_by_key(|(lane, _)| {
         (std::cmp::Reverse(lane.needs.priority), std::cmp::Reverse(lane.needs.rank()), &lane.id)
     });
     fitting.into_iter().map(|(lane, room)| (lane.id.clone(), room)).collect()
+}
+
+fn names(lanes: Vec<(LaneId, usize)>) -> Vec<LaneId> {
+    lanes.into_iter().map(|(lane, _)| lane).collect()
 }

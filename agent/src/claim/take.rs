@@ -17,6 +17,10 @@ use shared::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::{
+    keep::{can_wait, keep},
+    others,
+};
 use crate::{
     execute::{self, Stage},
     ledger::{Holding, Take},
@@ -30,9 +34,6 @@ const MISFIT_DELAY: Duration = Duration::from_secs(2);
 /// How long a host leaves a job to others after its last attempt failed here.
 const AVOID_FOR: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
 
-/// How many other nodes are looked at to find one that a job fits.
-const ASKED: usize = 8;
-
 /// How soon a job is offered again to a node that is still tidying up after its last attempt.
 const SETTLING_DELAY: Duration = Duration::from_secs(1);
 
@@ -40,6 +41,8 @@ const SETTLING_DELAY: Duration = Duration::from_secs(1);
 enum Verdict {
     /// The job is ours to claim.
     Claim(Box<Job>, Holding, Told),
+    /// It does not fit beside what runs here, and has waited so long that room is kept for it.
+    Keep(Box<Job>, Told),
     /// Not now, or not here.
     Later(Duration),
     /// It says nothing that is true any more.
@@ -62,6 +65,11 @@ pub(super) async fn take(node: &Arc<Node>, lane: &LaneId, received: Received) {
             let (owner, lane) = (node.clone(), lane.clone());
             let task = async move { claim(owner, lane, *job, holding, told, received).await };
             node.attempts.spawn("attempt", task.instrument(span));
+        }
+        Verdict::Keep(job, told) => {
+            let span = tracing::info_span!("job", job = %job.id, node = %node.id);
+            let task = keep(node.clone(), lane.clone(), *job, told, received);
+            node.attempts.spawn("reservation", task.instrument(span));
         }
         Verdict::Later(delay) => {
             if let Err(error) =
@@ -95,7 +103,7 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
             None => return Ok(Verdict::Stale),
         },
     };
-    let State::Queued { not_before, avoid, .. } = &job.state else {
+    let State::Queued { not_before, avoid, since, .. } = &job.state else {
         // It may be all that tells of a job that was cancelled while it waited.
         node.events.note(&job, mark, told).await;
         unmark(node, &job, awaited).await;
@@ -107,7 +115,7 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
         return Ok(Verdict::Later(early));
     }
     let avoided = avoid.as_ref() == Some(&node.id) && now - received.sent_at < AVOID_FOR;
-    if avoided && another_fits(node, &job).await {
+    if avoided && others::could_run(node, &job).await {
         refuse(node, lane, &id, vec![Misfit::Avoided]);
         return Ok(Verdict::Later(Duration::from_secs(5)));
     }
@@ -115,7 +123,9 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
         refuse(node, lane, &id, vec![Misfit::NoSecret { name: name.to_string() }]);
         return Ok(Verdict::Later(Duration::from_secs(10)));
     }
-    Ok(match node.ledger.take(&id, job.next_attempt(), &job.spec, job.memory()) {
+    let settings = node.fleet.settings();
+    let has_waited = (now - since).to_std().unwrap_or_default() >= settings.patience.0;
+    Ok(match node.ledger.take(&id, job.next_attempt(), &job.spec, job.memory(), now) {
         Take::Given(holding) => Verdict::Claim(Box::new(job), holding, told),
         Take::Already => {
             if let Some(job) = node.log.read(&id).await? {
@@ -125,6 +135,15 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
         }
         Take::Settling => Verdict::Later(SETTLING_DELAY),
         // The next beat's look at it is soon enough; another agent may have it meanwhile.
+        Take::Refused(why)
+            if has_waited
+                && !job.local
+                && why.iter().all(can_wait)
+                && node.ledger.reserve(&job, now, settings.reserve_max) =>
+        {
+            refuse(node, lane, &id, why);
+            Verdict::Keep(Box::new(job), told)
+        }
         Take::Refused(why) => {
             let delay = if why.iter().all(Misfit::is_passing) { Duration::ZERO } else { MISFIT_DELAY };
             refuse(node, lane, &id, why);
@@ -133,37 +152,18 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
     })
 }
 
-fn refuse(node: &Node, lane: &LaneId, job: &JobId, why: Vec<Misfit>) {
+pub(super) fn refuse(node: &Node, lane: &LaneId, job: &JobId, why: Vec<Misfit>) {
     node.ledger.refuse(lane, Refusal { at: node.clock.now(), job: Some(job.clone()), why });
 }
 
-/// Whether some other live node could run the job, now or once it has room, as far as a few drawn at
-/// random tell.
-async fn another_fits(node: &Node, job: &Job) -> bool {
-    use shared::{
-        lane::{Fit, Needs, fit},
-        node::{Mode, NodeRecord},
-    };
-    let store = &node.fleet.store;
-    for name in node.members.draw(ASKED, &node.id, &node.chance) {
-        let Ok(Some(record)) = NodeRecord::read(store, &name).await else { continue };
-        let alive =
-            record.mode == Mode::Ready && !record.is_silent(node.clock.now(), node.fleet.settings().lease);
-        if alive && !matches!(fit(&Needs::of(&job.spec), &record.offer), Fit::Never(_)) {
-            return true;
-        }
-    }
-    false
-}
-
-async fn delete(node: &Node, lane: &LaneId, received: &Received) {
+pub(super) async fn delete(node: &Node, lane: &LaneId, received: &Received) {
     let queue = lane.into();
     insist("the message's deletion", || node.fleet.queue.delete(&queue, &received.receipt)).await;
 }
 
 /// Writes the claim and runs the job. The marker is created before the claim and the old one
 /// deleted after it, so that the job is on some shelf at every moment.
-async fn claim(
+pub(super) async fn claim(
     node: Arc<Node>,
     lane: LaneId,
     mut job: Job,

@@ -222,6 +222,9 @@ impl Run {
             image: owner::image_of(container).to_owned(),
             started_at: container.started_at.unwrap_or_else(|| self.node.clock.now()),
         };
+        if let Some(timeout) = self.job.spec.timeout {
+            self.node.ledger.ends(&self.job.id, event.started_at + timeout.0 + self.job.spec.grace.0);
+        }
         let (log, node, attempt) = (self.node.log.clone(), self.node.id.clone(), self.attempt);
         loop {
             let decide = |job: &Job| {

@@ -5,27 +5,32 @@
 
 mod cards;
 mod excess;
+mod reserve;
+mod state;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use shared::{
-    id::{Attempt, GpuUuid, JobId, LaneId, VolumeName},
-    job::{Arch, JobSpec},
-    lane::{Fit, Misfit, Needs, Offer, OfferedVolume, choose, fit},
-    node::{Capacity, Mode, Refusal, Share},
-    units::Size,
-};
-use tokio::sync::watch;
-
-use cards::Cards;
 pub use cards::Look;
 pub use excess::Excess;
-use excess::Excesses;
+pub use reserve::Reservation;
+use reserve::{Newcomer, end_of};
+use shared::{
+    id::{Attempt, GpuUuid, JobId, LaneId, Timestamp, VolumeName},
+    job::JobSpec,
+    lane::{Fit, Misfit, Needs, Offer, OfferedVolume, Plan, When, choose, fit, plan},
+    log::Job,
+    node::{Capacity, Mode, Refusal, Share},
+    units::{Size, Span},
+};
+use state::State;
 
-use crate::gpu::{Foreign, Inventory};
+use crate::{
+    changes::{Changes, Watcher},
+    gpu::{Foreign, Inventory},
+};
 
 /// What a job has been given.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,33 +43,11 @@ pub struct Holding {
     pub share: Share,
 }
 
-/// What is known of the host.
-#[derive(Debug)]
-struct State {
-    cards: Cards,
-    volumes: BTreeMap<VolumeName, OfferedVolume>,
-    labels: BTreeMap<String, String>,
-    capacity: Capacity,
-    holdings: BTreeMap<JobId, Holding>,
-    /// Jobs whose last attempt here has ended and whose markers are on their way.
-    settling: BTreeSet<JobId>,
-    /// Jobs whose container was found paused though nobody here keeps it so.
-    paused: BTreeSet<JobId>,
-    mode: Mode,
-    problems: Vec<String>,
-    /// Cut off from the store for so long that the node may be replaced.
-    isolated: bool,
-    refusals: BTreeMap<LaneId, Refusal>,
-    /// What the programs of each job hold of GPUs' memory, as last seen.
-    gpu_memory: BTreeMap<JobId, Size>,
-    excesses: Excesses,
-}
-
 /// The host's resources.
 #[derive(Debug)]
 pub struct Ledger {
     state: Mutex<State>,
-    changes: watch::Sender<()>,
+    changes: Changes,
 }
 
 /// Whether a job may be taken.
@@ -83,22 +66,8 @@ pub enum Take {
 impl Ledger {
     /// A host with this capacity and these labels; GPUs and volumes come with the first check.
     pub fn new(capacity: Capacity, labels: BTreeMap<String, String>) -> Self {
-        let state = State {
-            cards: Cards::default(),
-            volumes: BTreeMap::new(),
-            labels,
-            capacity,
-            holdings: BTreeMap::new(),
-            settling: BTreeSet::new(),
-            paused: BTreeSet::new(),
-            mode: Mode::Ready,
-            problems: Vec::new(),
-            isolated: false,
-            refusals: BTreeMap::new(),
-            gpu_memory: BTreeMap::new(),
-            excesses: Excesses::default(),
-        };
-        Self { state: Mutex::new(state), changes: watch::Sender::new(()) }
+        let state = State::new(capacity, labels);
+        Self { state: Mutex::new(state), changes: Changes::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -106,8 +75,8 @@ impl Ledger {
     }
 
     /// Tells of each change that may let a job in.
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
+    pub fn changes(&self) -> Watcher {
+        self.changes.watch()
     }
 
     /// To be called before the GPUs are looked at.
@@ -198,7 +167,7 @@ impl Ledger {
 
     fn tell_if(&self, changed: bool) {
         if changed {
-            self.changes.send_replace(());
+            self.changes.tell();
         }
     }
 
@@ -222,26 +191,82 @@ impl Ledger {
         self.state().holdings.clone()
     }
 
-    /// How many jobs of these needs could be taken now, up to ten; 0 where the host takes none.
+    /// How many jobs of these needs could be taken now, up to ten; 0 where the host takes none. What is
+    /// kept for another is left out, unless these go before it.
     pub fn room(&self, needs: &Needs) -> usize {
         let state = self.state();
-        if state.is_closed() || fit(needs, &state.offer()) != Fit::Now {
-            return 0;
+        let goes_before = state.reservation.as_ref().is_none_or(|kept| needs.priority > kept.needs.priority);
+        state.room(needs, goes_before)
+    }
+
+    /// How many jobs of these needs could be taken now if they ended before what is kept for another is
+    /// needed; 0 where nobody can tell when that is.
+    pub fn room_for_a_while(&self, needs: &Needs) -> usize {
+        let state = self.state();
+        match state.plan() {
+            Some(Plan { start: When::At(_), .. }) => state.room(needs, true),
+            Some(_) | None => 0,
         }
-        let slots = state.capacity.slots.saturating_sub(state.capacity.slots_used) as usize;
-        let by_need = match &needs.gpu {
-            None => {
-                let free = state.capacity.cpus - state.capacity.cpus_used;
-                // A job may ask for less than a core; which it does is only known once received.
-                if free > 0.0 { (free.ceil().min(10.0)) as usize } else { 0 }
-            }
-            Some(gpu) => gpu.room(&state.offer()),
-        };
-        slots.min(by_need).min(10)
+    }
+
+    /// Whether a job of these needs would fit if what runs here ended.
+    pub fn would_fit(&self, needs: &Needs) -> bool {
+        let state = self.state();
+        !state.is_closed() && matches!(fit(needs, &state.offer()), Fit::WhenEmpty(_))
+    }
+
+    /// Keeps room for a job for so long at most, unless that is done for another. False where it would not
+    /// help, is not needed, or was tried in vain a short while ago.
+    pub fn reserve(&self, job: &Job, now: Timestamp, most: Span) -> bool {
+        let mut state = self.state();
+        state.given_up.retain(|_, until| *until > now);
+        if state.is_closed() || state.reservation.is_some() || state.given_up.contains_key(&job.id) {
+            return false;
+        }
+        let (needs, share) = (Needs::of(&job.spec), Share::of(&job.spec, job.memory()));
+        if state.comes_by_itself(&needs, share)
+            || plan(&needs, &state.unreserved(), &state.running()).is_none()
+        {
+            return false;
+        }
+        state.reservation =
+            Some(Reservation { job: job.id.clone(), needs, share, since: now, until: now + most.0 });
+        self.tell_if(true);
+        true
+    }
+
+    /// Keeps no room for this job any more, nor before `not_before` again.
+    pub fn unreserve(&self, job: &JobId, not_before: Option<Timestamp>) {
+        let mut state = self.state();
+        state.given_up.extend(not_before.map(|time| (job.clone(), time)));
+        if state.reservation.take_if(|kept| kept.job == *job).is_some() {
+            self.tell_if(true);
+        }
+    }
+
+    /// The job that room is kept for, and where and when it is expected to start.
+    pub fn reservation(&self) -> Option<(Reservation, Option<Plan>)> {
+        let state = self.state();
+        Some((state.reservation.clone()?, state.plan()))
+    }
+
+    /// Notes when a job ends at the latest.
+    pub fn ends(&self, job: &JobId, at: Timestamp) {
+        let mut state = self.state();
+        if state.holdings.contains_key(job) {
+            state.ends.insert(job.clone(), at);
+        }
     }
 
     /// Gives a job what it needs, or says why not.
-    pub fn take(&self, job: &JobId, attempt: Attempt, spec: &JobSpec, memory: Option<Size>) -> Take {
+    pub fn take(
+        &self,
+        job: &JobId,
+        attempt: Attempt,
+        spec: &JobSpec,
+        memory: Option<Size>,
+        now: Timestamp,
+    ) -> Take {
         let mut state = self.state();
         match state.holdings.get(job) {
             // Taken over by another node and queued again, which this one has yet to hear of.
@@ -255,15 +280,27 @@ impl Ledger {
             misfits.push(Misfit::Closed { why });
         }
         let needs = Needs::of(spec);
-        let offer = state.offer();
+        let until = end_of(spec, now);
+        // What is not kept is taken first.
+        let (mut offer, mut capacity) = (state.offer(), state.spare_capacity());
+        let fits_beside = fit(&needs, &offer) == Fit::Now && capacity.misfits(spec, memory).is_empty();
+        if !fits_beside && state.lets_in(Newcomer { job, priority: spec.priority, until }) {
+            (offer, capacity) = (state.unreserved(), state.capacity);
+        }
         if let Fit::WhenEmpty(why) | Fit::Never(why) = fit(&needs, &offer) {
             misfits.extend(why);
         }
-        misfits.extend(state.capacity.misfits(spec, memory));
+        misfits.extend(capacity.misfits(spec, memory));
         let gpus = choose(&needs, &offer);
         let (true, Some(gpus)) = (misfits.is_empty(), gpus) else { return Take::Refused(misfits) };
         let holding = Holding { attempt, gpus, share: Share::of(spec, memory) };
         state.hold(job, holding.clone());
+        if let When::At(end) = until {
+            state.ends.insert(job.clone(), end);
+        }
+        if state.reservation.take_if(|kept| kept.job == *job).is_some() {
+            self.tell_if(true);
+        }
         // Until the claim is written: were its message deleted and the agent to crash, nothing would
         // tell of the job.
         state.settling.insert(job.clone());
@@ -286,8 +323,7 @@ impl Ledger {
     pub async fn until_clearing(&self) {
         let mut changes = self.changes();
         while !self.is_clearing() {
-            // The sender is this ledger's.
-            let _ = changes.changed().await;
+            changes.changed().await;
         }
     }
 
@@ -315,6 +351,7 @@ impl Ledger {
     pub fn give_back(&self, job: &JobId) {
         let mut state = self.state();
         state.excesses.ended(job);
+        state.ends.remove(job);
         if let Some(holding) = state.holdings.remove(job) {
             state.capacity.give_back(holding.share);
             state.cards.ended(holding.gpus);
@@ -335,36 +372,6 @@ impl Ledger {
     /// Why lanes were refused.
     pub fn refusals(&self) -> BTreeMap<LaneId, Refusal> {
         self.state().refusals.clone()
-    }
-}
-
-impl State {
-    fn closed_by(&self) -> Option<String> {
-        match self.mode {
-            Mode::Draining => Some("it is draining".into()),
-            Mode::Stopped => Some("its agent has stopped".into()),
-            Mode::Ready if self.isolated => Some("it is cut off from the store".into()),
-            Mode::Ready => (!self.problems.is_empty()).then(|| self.problems.join("; ")),
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        self.closed_by().is_some()
-    }
-
-    fn hold(&mut self, job: &JobId, holding: Holding) {
-        self.capacity.take(holding.share);
-        self.holdings.insert(job.clone(), holding);
-    }
-
-    fn offer(&self) -> Offer {
-        Offer {
-            arch: Arch::HOST,
-            cuda: self.cards.inventory.driver.as_ref().map(|driver| driver.cuda),
-            gpus: self.cards.offered(self.holdings.values()),
-            volumes: self.volumes.clone(),
-            labels: self.labels.clone(),
-        }
     }
 }
 

@@ -1,8 +1,12 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use shared::{
-    id::NodeId,
+    clock::Chance,
+    id::{NodeId, Seq},
     job::{Format, parse},
     lane::GpuState,
+    log::{Author, Entry, Event, Submitted},
 };
 
 use super::{cards::LAST_SEEN, *};
@@ -22,7 +26,7 @@ fn spec(text: &str) -> JobSpec {
 
 fn take(ledger: &Ledger, job: &str, text: &str) -> Take {
     let spec = spec(text);
-    ledger.take(&JobId::new(job).expect("valid"), Attempt::FIRST, &spec, spec.resources.memory)
+    ledger.take(&JobId::new(job).expect("valid"), Attempt::FIRST, &spec, spec.resources.memory, at(0))
 }
 
 fn why(take: &Take) -> String {
@@ -30,6 +34,93 @@ fn why(take: &Take) -> String {
         Take::Refused(why) => why.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         other => format!("{other:?}"),
     }
+}
+
+fn at(second: i64) -> Timestamp {
+    chrono::DateTime::from_timestamp(second, 0).expect("valid")
+}
+
+/// A job that waits, which needs this and may say more of itself.
+fn waiting(job: &str, text: &str) -> Job {
+    let spec = parse(&format!("image = \"i\"\n{text}"), Format::Toml).expect("valid");
+    let submitted = Submitted { lane: Needs::of(&spec).lane_id(), spec, local: false };
+    let author = Author::Client("ann@desk".into());
+    let nonce = Chance::from_seed(1).nonce();
+    let event = Event::Submitted(Box::new(submitted));
+    let entry = Entry { v: Entry::VERSION, seq: Seq::FIRST, at: at(0), author, nonce, event };
+    Job::begin(JobId::new(job).expect("valid"), &entry).expect("begins")
+}
+
+/// Takes a job at this time.
+fn start(ledger: &Ledger, job: &Job, second: i64) -> Take {
+    let taken = ledger.take(&job.id, Attempt::FIRST, &job.spec, job.memory(), at(second));
+    ledger.settled(&job.id);
+    taken
+}
+
+#[test]
+fn room_is_kept_for_a_large_job_and_used_meanwhile_by_what_ends_in_time() {
+    let ledger = ledger("2xP100:16GiB");
+    let one = "grace = \"0s\"\n[resources]\ngpus = 1";
+    let timed = |job: &str, seconds: u32| waiting(job, &format!("timeout = \"{seconds}s\"\n{one}"));
+    let given = |take: &Take| matches!(take, Take::Given(_));
+    assert!(given(&start(&ledger, &timed("a", 100), 0)));
+    let large = waiting("large", "[resources]\ngpus = 2");
+    assert!(matches!(start(&ledger, &large, 0), Take::Refused(_)));
+    assert!(ledger.reserve(&large, at(0), Span::secs(1000)));
+    assert!(
+        !ledger.reserve(&waiting("larger", "[resources]\ngpus = 2"), at(0), Span::secs(1)),
+        "one at a time"
+    );
+    let plan = |ledger: &Ledger| ledger.reservation().and_then(|(_, plan)| plan).expect("there is one");
+    assert_eq!(plan(&ledger).start, When::At(at(100)));
+    let needs = Needs::of(&timed("b", 1).spec);
+    assert_eq!((ledger.room(&needs), ledger.room_for_a_while(&needs)), (0, 1));
+    // Who may run for ever, or too long, has to wait.
+    let forever = waiting("b", one);
+    assert_eq!(why(&start(&ledger, &forever, 20)), "needs 1 GPU, 0 free now, 1 kept for a larger job");
+    assert!(!given(&start(&ledger, &timed("b", 81), 20)));
+    assert!(given(&start(&ledger, &timed("b", 80), 20)));
+    assert_eq!(plan(&ledger).start, When::At(at(100)), "it delays nobody");
+    ledger.give_back(&JobId::new("b").expect("valid"));
+    // Who goes before it, does.
+    let high = waiting("c", &format!("priority = \"high\"\n{one}"));
+    assert!(given(&start(&ledger, &high, 30)));
+    assert_eq!((plan(&ledger).start, ledger.room_for_a_while(&needs)), (When::Unknown, 0));
+    ledger.give_back(&high.id);
+    ledger.give_back(&JobId::new("a").expect("valid"));
+    assert!(!given(&start(&ledger, &timed("b", 1), 40)), "it is about to start");
+    assert!(given(&start(&ledger, &large, 40)));
+    assert!(ledger.reservation().is_none());
+}
+
+#[test]
+fn cpu_and_memory_are_kept_too() {
+    let ledger = ledger("2xP100:16GiB");
+    let job = |name: &str, cpus: u32| waiting(name, &format!("[resources]\ncpus = {cpus}"));
+    assert!(matches!(start(&ledger, &job("a", 2), 0), Take::Given(_)));
+    let large = job("large", 4);
+    assert!(matches!(start(&ledger, &large, 0), Take::Refused(_)));
+    assert!(ledger.reserve(&large, at(0), Span::secs(10)));
+    assert_eq!(why(&start(&ledger, &job("b", 1), 0)), "needs 1 CPU cores, 0 of 4 free now");
+    ledger.give_back(&JobId::new("a").expect("valid"));
+    assert!(matches!(start(&ledger, &large, 0), Take::Given(_)));
+}
+
+#[test]
+fn room_that_was_kept_in_vain_is_not_kept_again_at_once() {
+    let ledger = ledger("2xP100:16GiB");
+    assert!(matches!(take(&ledger, "a", "gpus = 1"), Take::Given(_)));
+    let large = waiting("large", "[resources]\ngpus = 2");
+    assert!(ledger.reserve(&large, at(0), Span::secs(10)));
+    ledger.unreserve(&large.id, Some(at(20)));
+    assert!(ledger.reservation().is_none() && !ledger.reserve(&large, at(19), Span::secs(10)));
+    assert!(ledger.reserve(&large, at(20), Span::secs(10)));
+    // Nor where it never fits, or is no larger than what runs.
+    ledger.unreserve(&large.id, None);
+    assert!(!ledger.reserve(&waiting("y", "[resources]\ngpus = 1"), at(20), Span::secs(10)));
+    assert!(!ledger.reserve(&waiting("z", "[resources]\ngpu_share = \"1GiB\""), at(20), Span::secs(10)));
+    assert!(!ledger.reserve(&waiting("x", "[resources]\ngpus = 3"), at(20), Span::secs(10)));
 }
 
 fn python() -> Foreign {
@@ -46,7 +137,7 @@ fn what_is_free_is_given_and_no_more() {
     ledger.settled(&JobId::new("a").expect("valid"));
     assert_eq!(take(&ledger, "a", "gpus = 1"), Take::Already);
     let (a, spec) = (JobId::new("a").expect("valid"), spec("gpus = 1"));
-    let next = ledger.take(&a, Attempt(2), &spec, None);
+    let next = ledger.take(&a, Attempt(2), &spec, None, at(0));
     assert_eq!(next, Take::Settling, "taken over elsewhere, queued again, and not known here yet");
     ledger.give_back(&JobId::new("a").expect("valid"));
     assert!(matches!(take(&ledger, "c", "gpus = 1"), Take::Given(_)));

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use owo_colors::OwoColorize;
 use serde_json::json;
 use shared::{
-    client::{NodeFit, Status, Verdict, Waiting},
+    client::{NodeFit, ReservedOn, Status, Verdict, Waiting},
     id::Timestamp,
     index::Summary,
+    lane::When,
     log::{Entry, Event, Job, Next, State},
 };
 
@@ -163,6 +164,7 @@ fn explain(out: Out, waiting: &Waiting, now: Timestamp) {
              it follows when one of them is claimed"
             .to_owned(),
         Verdict::Soon => "a node has room for it and is about to take it".to_owned(),
+        Verdict::Reserved => waiting.reserved.as_ref().map_or_else(String::new, |on| kept(on, now)),
         Verdict::Busy => "the nodes that fit are busy".to_owned(),
         Verdict::Closed => "the nodes that would fit take no jobs at present".to_owned(),
         Verdict::NoHost => "no node of the fleet can run it as they are".to_owned(),
@@ -173,6 +175,17 @@ fn explain(out: Out, waiting: &Waiting, now: Timestamp) {
         out.line(format!("           not before {}", local(time)));
     }
     fits(out, &waiting.nodes);
+}
+
+/// Where room is kept for a job.
+fn kept(on: &ReservedOn, now: Timestamp) -> String {
+    let start = match on.reserved.start {
+        When::Now => "it is about to start".to_owned(),
+        When::At(time) => format!("it starts at {} at the latest", local(time)),
+        When::Unknown => "it starts when what runs there has ended, which has no time limit".to_owned(),
+    };
+    let (since, until) = (ago(on.reserved.since, now), local(on.reserved.until));
+    format!("{} has kept room for it since {since}, until {until} if need be; {start}", on.node)
 }
 
 /// What each node says to a job.

@@ -21,7 +21,7 @@ fn gpu_counts(gpus: &[OfferedGpu]) -> [usize; 4] {
     let count = |which: fn(&GpuState) -> bool| gpus.iter().filter(|gpu| which(&gpu.state)).count();
     [
         count(|state| *state == GpuState::Free),
-        count(|state| matches!(state, GpuState::Held | GpuState::Shared { .. })),
+        count(|state| matches!(state, GpuState::Held | GpuState::Shared { .. } | GpuState::Reserved { .. })),
         count(|state| matches!(state, GpuState::Foreign { .. })),
         count(|state| matches!(state, GpuState::Out { .. })),
     ]
@@ -31,6 +31,7 @@ fn gpu_counts(gpus: &[OfferedGpu]) -> [usize; 4] {
 fn remarkable(gpu: &OfferedGpu) -> Option<String> {
     match &gpu.state {
         GpuState::Free | GpuState::Held => None,
+        GpuState::Reserved { job } => Some(format!("kept for job {job}")),
         GpuState::Shared { free } => Some(format!("shared, {} of {} left", human(*free), gpu.memory.human())),
         GpuState::Foreign { by } => Some(format!("used outside haul by {by}")),
         GpuState::Out { why } => Some(format!("out of service: {why}")),

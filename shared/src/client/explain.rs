@@ -11,7 +11,7 @@ use crate::{
     index::Shelf,
     lane::{Fit, Lane, Misfit, Needs, fit},
     log::{Job, Outcome, State},
-    node::{Mode, NodeRecord},
+    node::{Mode, NodeRecord, Reserved},
     queue::{Depth, QueueName},
 };
 
@@ -28,8 +28,21 @@ pub struct Waiting {
     pub last: Option<Outcome>,
     /// What it comes down to.
     pub verdict: Verdict,
+    /// Which node keeps room for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<ReservedOn>,
     /// What each node has to say, by name.
     pub nodes: Vec<NodeFit>,
+}
+
+/// Room that a node keeps for a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReservedOn {
+    /// The node.
+    pub node: NodeId,
+    /// What it says of that.
+    #[serde(flatten)]
+    pub reserved: Reserved,
 }
 
 /// What a job's waiting comes down to.
@@ -42,6 +55,8 @@ pub enum Verdict {
     Parked,
     /// A host has room for it and will take it.
     Soon,
+    /// A host keeps room for it, until what runs there has ended.
+    Reserved,
     /// Hosts that would do are busy.
     Busy,
     /// Hosts that would do take no jobs at present.
@@ -138,6 +153,10 @@ impl Client {
         }
         let not_before = not_before.filter(|time| *time > self.now());
         let would_do = |fit: &NodeFit| fit.why.iter().all(Misfit::passes_when_empty);
+        let reserved = alive(&nodes).find_map(|node| {
+            let reserved = node.reserved.clone().filter(|reserved| reserved.job == job.id)?;
+            Some(ReservedOn { node: node.node.clone(), reserved })
+        });
         let verdict = if fits.is_empty() {
             Verdict::NoNodes
         } else if fits.iter().all(|fit| !fit.now && !fit.when_empty) {
@@ -146,12 +165,14 @@ impl Client {
             Verdict::Paused
         } else if parked {
             Verdict::Parked
+        } else if reserved.is_some() {
+            Verdict::Reserved
         } else if fits.iter().any(|fit| fit.now) {
             Verdict::Soon
         } else {
             Verdict::Busy
         };
-        Ok(Waiting { since: *since, not_before, last: *last, verdict, nodes: fits })
+        Ok(Waiting { since: *since, not_before, last: *last, verdict, reserved, nodes: fits })
     }
 
     /// What each node would say to a job that is not submitted yet.

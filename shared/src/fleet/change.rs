@@ -105,7 +105,7 @@ impl Settings {
             let edge = |text: &str| text.parse::<Span>().expect("a duration");
             (edge(from)..=edge(to)).contains(&span)
         };
-        let Self { beat, lease, lane_refresh, sweep, window, .. } = self;
+        let Self { beat, lease, lane_refresh, sweep, window, patience, reserve_max, .. } = self;
         rule(within(*beat, "100ms", "60s"), "beat", beat.to_string(), "100ms to 60s")?;
         // A follower must miss several beats before it takes over, and a node must have time to
         // freeze before that: it does so two beats ahead of the lease's end.
@@ -120,6 +120,10 @@ impl Settings {
         )?;
         rule(within(*sweep, "1s", "1h"), "sweep", sweep.to_string(), "1s to 1h")?;
         rule((1..=10_000).contains(window), "window", window.to_string(), "1 to 10000")?;
+        rule(within(*patience, "1s", "1d"), "patience", patience.to_string(), "1s to 1d")?;
+        // SQS hides a message for twelve hours at most, and the job's is kept hidden meanwhile.
+        let longest = within(*reserve_max, "1s", "10h");
+        rule(longest, "reserve_max", reserve_max.to_string(), "1s to 10h")?;
         let policy = &self.policy;
         let platform = policy.platform_retries;
         rule(platform <= 1000, "platform_retries", platform.to_string(), "0 to 1000")?;

@@ -47,6 +47,12 @@ pub struct Settings {
     /// How often one lane or node is swept, over the whole fleet.
     #[serde(default = "default_sweep")]
     pub sweep: Span,
+    /// How long a job waits before a host that it would fit keeps room for it.
+    #[serde(default = "default_patience")]
+    pub patience: Span,
+    /// How long a host keeps room for a job at most.
+    #[serde(default = "default_reserve_max")]
+    pub reserve_max: Span,
     /// Whether agents route the specs that programs leave in the inbox.
     #[serde(default)]
     pub inbox: bool,
@@ -99,6 +105,14 @@ fn default_sweep() -> Span {
     Span::secs(60)
 }
 
+fn default_patience() -> Span {
+    Span::secs(60)
+}
+
+fn default_reserve_max() -> Span {
+    Span::secs(3600)
+}
+
 impl Settings {
     /// The form that this program writes, and the newest that it reads.
     pub const VERSION: u32 = 1;
@@ -114,6 +128,8 @@ impl Settings {
             lane_refresh: Span(std::time::Duration::from_millis(500)),
             window: default_window(),
             sweep: default_sweep(),
+            patience: default_patience(),
+            reserve_max: default_reserve_max(),
             inbox: false,
             status: false,
             webhooks: Vec::new(),

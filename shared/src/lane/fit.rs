@@ -103,6 +103,7 @@ impl GpuNeeds {
             (
                 GpuState::Shared { .. }
                 | GpuState::Held
+                | GpuState::Reserved { .. }
                 | GpuState::Foreign { .. }
                 | GpuState::Out { .. }
                 | GpuState::Unknown,
@@ -182,6 +183,7 @@ impl GpuNeeds {
             GpuState::Free
             | GpuState::Held
             | GpuState::Shared { .. }
+            | GpuState::Reserved { .. }
             | GpuState::Foreign { .. }
             | GpuState::Unknown => None,
         });
@@ -208,14 +210,15 @@ impl GpuNeeds {
 
     fn busy<'g>(&self, serving: impl Iterator<Item = &'g OfferedGpu> + Clone) -> Misfit {
         let foreign = count(serving.clone().filter(|gpu| matches!(gpu.state, GpuState::Foreign { .. })));
+        let reserved = count(serving.clone().filter(|gpu| matches!(gpu.state, GpuState::Reserved { .. })));
         match self.amount {
             Amount::Share(needs) => {
                 let free = serving.filter_map(|gpu| self.room_on(gpu)).max().unwrap_or_default();
-                Misfit::BusyShare { needs, free, foreign }
+                Misfit::BusyShare { needs, free, foreign, reserved }
             }
             Amount::Whole(_) | Amount::Mig(_) => {
                 let free = count(serving.filter(|gpu| gpu.state == GpuState::Free));
-                Misfit::Busy { needs: self.amount.devices(), free, foreign }
+                Misfit::Busy { needs: self.amount.devices(), free, foreign, reserved }
             }
         }
     }

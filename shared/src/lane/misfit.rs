@@ -86,6 +86,9 @@ pub enum Misfit {
         free: u32,
         /// How many are used by programs that haul did not start.
         foreign: u32,
+        /// How many of those that would serve are kept for a job that needs more than is free.
+        #[serde(default)]
+        reserved: u32,
     },
     /// No GPU that would serve has so much memory left.
     BusyShare {
@@ -95,6 +98,9 @@ pub enum Misfit {
         free: Size,
         /// How many of those that would serve are used by programs that haul did not start.
         foreign: u32,
+        /// How many of those that would serve are kept for a job that needs more than is free.
+        #[serde(default)]
+        reserved: u32,
     },
     /// The host does not offer the volume.
     NoVolume {
@@ -217,6 +223,16 @@ fn gpus(count: u32) -> String {
     format!("{count} GPU{}", if count == 1 { "" } else { "s" })
 }
 
+fn others(f: &mut fmt::Formatter<'_>, foreign: u32, reserved: u32) -> fmt::Result {
+    if foreign > 0 {
+        write!(f, ", {foreign} used by programs outside haul")?;
+    }
+    if reserved > 0 {
+        write!(f, ", {reserved} kept for a larger job")?;
+    }
+    Ok(())
+}
+
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -253,16 +269,13 @@ impl fmt::Display for Misfit {
                 write!(f, "needs {} with all that is asked of each, the host has {has} such", gpus(*needs))
             }
             Self::OutOfService { why } => write!(f, "a GPU is out of service: {why}"),
-            Self::Busy { needs, free, foreign: 0 } => write!(f, "needs {}, {free} free now", gpus(*needs)),
-            Self::Busy { needs, free, foreign } => {
-                write!(f, "needs {}, {free} free now, {foreign} used by programs outside haul", gpus(*needs))
+            Self::Busy { needs, free, foreign, reserved } => {
+                write!(f, "needs {}, {free} free now", gpus(*needs))?;
+                others(f, *foreign, *reserved)
             }
-            Self::BusyShare { needs, free, foreign } => {
+            Self::BusyShare { needs, free, foreign, reserved } => {
                 write!(f, "needs {needs} of a GPU, {} free now on the emptiest", free.human())?;
-                match foreign {
-                    0 => Ok(()),
-                    count => write!(f, ", {count} used by programs outside haul"),
-                }
+                others(f, *foreign, *reserved)
             }
             Self::NoVolume { volume } => write!(f, "the host does not offer volume {volume}"),
             Self::ReadOnly { volume } => write!(f, "the host offers volume {volume} read-only"),

@@ -8,7 +8,7 @@
 //! - [`Needs`] is that canonical form, [`Lane`] its record in the store under `lanes/`.
 //! - [`Offer`] is what a host has, [`fit`] whether the one serves the other: now, when running
 //!   work has ended, or never, and in the last two cases why ([`Misfit`]).
-//! - [`choose`] picks the GPUs.
+//! - [`choose`] picks the GPUs; [`plan`] says when, and on which, a job could start that does not fit yet.
 //!
 //! All of it is pure: agents decide with it, `haul status` explains with it.
 
@@ -20,6 +20,7 @@ mod misfit;
 mod model;
 mod needs;
 mod offer;
+mod plan;
 
 pub use amount::Amount;
 pub use choose::choose;
@@ -28,3 +29,4 @@ pub use fit::{Fit, fit};
 pub use misfit::Misfit;
 pub use needs::{Access, GpuNeeds, Lane, LaneError, Needs};
 pub use offer::{GpuState, Offer, OfferedGpu, OfferedVolume};
+pub use plan::{Plan, Running, When, plan};

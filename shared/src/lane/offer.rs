@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::needs::Access;
 use crate::{
-    id::{GpuUuid, VolumeName},
+    id::{GpuUuid, JobId, VolumeName},
     job::{Arch, ComputeCapability, CudaVersion, MigProfile},
     units::Size,
 };
@@ -74,6 +74,11 @@ pub enum GpuState {
     Shared {
         /// What is left of its memory.
         free: Size,
+    },
+    /// Nobody has it; it is kept for a job that needs more than is free.
+    Reserved {
+        /// The job.
+        job: JobId,
     },
     /// Used by programs that haul did not start.
     Foreign {

@@ -1,0 +1,178 @@
+//! What is known of the host, and what follows from it. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::{
+    id::{JobId, LaneId, Timestamp, VolumeName},
+    job::Arch,
+    lane::{Fit, GpuState, Needs, Offer, OfferedVolume, Plan, Running, When, fit, plan},
+    node::{Capacity, Mode, Refusal, Share},
+    units::Size,
+};
+
+use super::{
+    Holding, Reservation,
+    cards::Cards,
+    excess::Excesses,
+    reserve::{Newcomer, capacity_start},
+};
+
+/// What is known of the host.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) cards: Cards,
+    pub(super) volumes: BTreeMap<VolumeName, OfferedVolume>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) capacity: Capacity,
+    pub(super) holdings: BTreeMap<JobId, Holding>,
+    /// Jobs whose last attempt here has ended and whose markers are on their way.
+    pub(super) settling: BTreeSet<JobId>,
+    /// Jobs whose container was found paused though nobody here keeps it so.
+    pub(super) paused: BTreeSet<JobId>,
+    pub(super) mode: Mode,
+    pub(super) problems: Vec<String>,
+    /// Cut off from the store for so long that the node may be replaced.
+    pub(super) isolated: bool,
+    pub(super) refusals: BTreeMap<LaneId, Refusal>,
+    /// What the programs of each job hold of GPUs' memory, as last seen.
+    pub(super) gpu_memory: BTreeMap<JobId, Size>,
+    pub(super) excesses: Excesses,
+    /// When the jobs end that may not run for ever.
+    pub(super) ends: BTreeMap<JobId, Timestamp>,
+    pub(super) reservation: Option<Reservation>,
+    /// Jobs that room was kept for in vain, and until when it is not again.
+    pub(super) given_up: BTreeMap<JobId, Timestamp>,
+}
+
+impl State {
+    pub(super) fn new(capacity: Capacity, labels: BTreeMap<String, String>) -> Self {
+        Self {
+            cards: Cards::default(),
+            volumes: BTreeMap::new(),
+            labels,
+            capacity,
+            holdings: BTreeMap::new(),
+            settling: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            mode: Mode::Ready,
+            problems: Vec::new(),
+            isolated: false,
+            refusals: BTreeMap::new(),
+            gpu_memory: BTreeMap::new(),
+            excesses: Excesses::default(),
+            ends: BTreeMap::new(),
+            reservation: None,
+            given_up: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn closed_by(&self) -> Option<String> {
+        match self.mode {
+            Mode::Draining => Some("it is draining".into()),
+            Mode::Stopped => Some("its agent has stopped".into()),
+            Mode::Ready if self.isolated => Some("it is cut off from the store".into()),
+            Mode::Ready => (!self.problems.is_empty()).then(|| self.problems.join("; ")),
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed_by().is_some()
+    }
+
+    pub(super) fn hold(&mut self, job: &JobId, holding: Holding) {
+        self.capacity.take(holding.share);
+        self.holdings.insert(job.clone(), holding);
+    }
+
+    /// What the host has, with what is kept for a job marked so.
+    pub(super) fn offer(&self) -> Offer {
+        let mut offer = self.unreserved();
+        if let Some((kept, plan)) = self.reservation.as_ref().zip(self.plan()) {
+            for gpu in offer.gpus.iter_mut().filter(|gpu| plan.gpus.contains(&gpu.uuid)) {
+                if matches!(gpu.state, GpuState::Free | GpuState::Shared { .. }) {
+                    gpu.state = GpuState::Reserved { job: kept.job.clone() };
+                }
+            }
+        }
+        offer
+    }
+
+    /// What the host has, whatever is kept.
+    pub(super) fn unreserved(&self) -> Offer {
+        Offer {
+            arch: Arch::HOST,
+            cuda: self.cards.inventory.driver.as_ref().map(|driver| driver.cuda),
+            gpus: self.cards.offered(self.holdings.values()),
+            volumes: self.volumes.clone(),
+            labels: self.labels.clone(),
+        }
+    }
+
+    pub(super) fn spare_capacity(&self) -> Capacity {
+        self.reservation.as_ref().map_or(self.capacity, |kept| kept.taken_from(self.capacity))
+    }
+
+    pub(super) fn end_of(&self, job: &JobId) -> When {
+        self.ends.get(job).map_or(When::Unknown, |end| When::At(*end))
+    }
+
+    pub(super) fn running(&self) -> Vec<Running> {
+        let running = self.holdings.iter().map(|(job, holding)| Running {
+            gpus: holding.gpus.clone(),
+            gpu_share: holding.share.gpu,
+            until: self.end_of(job),
+        });
+        running.collect()
+    }
+
+    /// Where and when the job that room is kept for is expected to start.
+    pub(super) fn plan(&self) -> Option<Plan> {
+        let kept = self.reservation.as_ref()?;
+        let mut found = plan(&kept.needs, &self.unreserved(), &self.running())?;
+        let mut holders: Vec<(When, Share)> =
+            self.holdings.iter().map(|(job, holding)| (self.end_of(job), holding.share)).collect();
+        found.start = found.start.max(capacity_start(self.capacity, kept.share, &mut holders));
+        Some(found)
+    }
+
+    /// Whether some job that runs has as much as is needed, so that its end makes room without any that
+    /// must be kept until then.
+    pub(super) fn comes_by_itself(&self, needs: &Needs, share: Share) -> bool {
+        self.holdings.values().any(|held| {
+            let mut offer = self.unreserved();
+            offer.gpus.retain(|gpu| held.gpus.contains(&gpu.uuid));
+            for gpu in &mut offer.gpus {
+                gpu.state = held.share.gpu.map_or(GpuState::Free, |free| GpuState::Shared { free });
+            }
+            let enough = held.share.cpus >= share.cpus && held.share.memory >= share.memory;
+            enough && fit(needs, &offer) == Fit::Now
+        })
+    }
+
+    pub(super) fn lets_in(&self, newcomer: Newcomer<'_>) -> bool {
+        let start = self.plan().map_or(When::Unknown, |plan| plan.start);
+        self.reservation.as_ref().is_none_or(|kept| kept.lets_in(newcomer, start))
+    }
+
+    /// How many jobs of these needs could be taken now, up to ten, with what is kept for another or without.
+    pub(super) fn room(&self, needs: &Needs, with_kept: bool) -> usize {
+        let (offer, capacity) = if with_kept {
+            (self.unreserved(), self.capacity)
+        } else {
+            (self.offer(), self.spare_capacity())
+        };
+        if self.is_closed() || fit(needs, &offer) != Fit::Now {
+            return 0;
+        }
+        let slots = capacity.slots.saturating_sub(capacity.slots_used) as usize;
+        let by_need = match &needs.gpu {
+            None => {
+                let free = capacity.cpus - capacity.cpus_used;
+                // A job may ask for less than a core; which it does is only known once received.
+                if free > 0.0 { (free.ceil().min(10.0)) as usize } else { 0 }
+            }
+            Some(gpu) => gpu.room(&offer),
+        };
+        slots.min(by_need).min(10)
+    }
+}
