@@ -42,7 +42,7 @@ pub async fn check(node: &Node) {
         Err(error) => problems.push(error.to_string()),
     }
     node.ledger.set_volumes(volumes);
-    let before = node.ledger.problems();
+    let before = node.ledger.set_problems(problems.clone());
     if before != problems {
         for problem in &problems {
             tracing::warn!(problem, "no jobs are taken until this is mended");
@@ -51,7 +51,6 @@ pub async fn check(node: &Node) {
             tracing::info!("the host is well again");
         }
     }
-    node.ledger.set_problems(problems);
 }
 
 /// Looks at the GPUs and at who uses them; gives what each job's programs hold of their memory, if that

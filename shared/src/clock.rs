@@ -4,12 +4,13 @@
 //! test its own. Clippy forbids every other way to them.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use chrono::Utc;
-use rand::{Rng, RngCore, SeedableRng, rngs::SmallRng};
+use rand::{Rng, RngCore, SeedableRng, rngs::SmallRng, seq::index};
 
 use crate::id::{Incarnation, JobId, Nonce, Timestamp};
 
@@ -67,6 +68,13 @@ impl Chance {
     /// A random number below `bound`, which must not be 0.
     pub fn below(&self, bound: usize) -> usize {
         self.draw(|chance| chance.random_range(0..bound))
+    }
+
+    /// So many of these at most, each as likely as the others, in their order.
+    pub fn some<T>(&self, of: Vec<T>, most: usize) -> Vec<T> {
+        let drawn = self.draw(|rng| index::sample(rng, of.len(), most.min(of.len()))).into_vec();
+        let drawn: BTreeSet<usize> = drawn.into_iter().collect();
+        of.into_iter().enumerate().filter(|(at, _)| drawn.contains(at)).map(|(_, one)| one).collect()
     }
 
     /// True with this probability (0 to 1).

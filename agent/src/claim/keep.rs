@@ -26,7 +26,7 @@ const HIDDEN: Duration = Duration::from_secs(120);
 enum Over {
     /// The job does not wait any more.
     Stale,
-    /// Another host has room by now.
+    /// Another host has room by now, or this one keeps it for a job that goes before this one.
     Elsewhere,
     /// The host can do nothing for it, or has kept room for as long as it may.
     GivenBack,
@@ -49,6 +49,7 @@ pub(super) async fn keep(node: Arc<Node>, lane: LaneId, mut job: Job, told: Told
                 node.ledger.served(&lane);
                 return take::claim(node, lane, job, holding, told, received).await;
             }
+            Take::Refused(_) if !node.ledger.is_kept_for(&job.id) => break Over::Elsewhere,
             Take::Refused(why) if why.iter().all(can_wait) => take::refuse(&node, &lane, &job.id, why),
             Take::Refused(_) | Take::Already | Take::Settling => break Over::GivenBack,
         }
@@ -80,7 +81,7 @@ pub(super) async fn keep(node: Arc<Node>, lane: LaneId, mut job: Job, told: Told
             take::delete(&node, &lane, &received).await;
         }
         Over::Elsewhere => {
-            tracing::info!("another node has room for the job by now");
+            tracing::info!("room for the job is elsewhere by now");
             node.ledger.unreserve(&job.id, None);
             give_back(&node, &lane, &received).await;
         }

@@ -8,11 +8,13 @@
 //!
 //! A host with nothing free does not poll, but for a look now and then at the lanes that would fit
 //! were it empty: a job that has waited there past the fleet's `patience` is kept room for ([`keep`]), so
-//! that small jobs do not starve it. What runs to an end before it starts may use the room meanwhile.
+//! that small jobs do not starve it. What runs to an end before it starts may use the room meanwhile. And
+//! where jobs run that give way, the lanes that go before them are looked at each beat.
 
 mod keep;
+mod opinion;
 mod order;
-mod others;
+pub(crate) mod others;
 mod take;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -34,6 +36,9 @@ const LONG_POLL: Duration = Duration::from_secs(20);
 /// How long a received message stays hidden. A claim takes milliseconds; what takes longer is
 /// seen again by another agent, and loses nothing. A receive whose answer is lost costs as much.
 const VISIBILITY: Duration = Duration::from_secs(30);
+
+/// How many lanes are looked at in one `patience` for jobs that wait for more than is free.
+const LOOKS: usize = 4;
 
 type Polled = (LaneId, Result<Vec<Received>, QueueError>);
 
@@ -57,8 +62,9 @@ struct Claims {
     refresh: Pace,
     /// When jobs are looked for that wait for more than is free.
     look: Pace,
-    /// When short jobs are looked for that may use what is kept for another.
-    backfill: Pace,
+    /// When jobs are looked for that others would give way to, and short ones that may use what is kept for
+    /// another.
+    beat: Pace,
     changes: Watcher,
     closing: CancellationToken,
 }
@@ -68,9 +74,9 @@ pub async fn run(node: Arc<Node>, closing: CancellationToken) {
     let refresh = Pace::at_once(node.fleet.clone(), |settings| settings.lane_refresh);
     let changes = node.ledger.changes();
     let look = Pace::after(node.fleet.clone(), |settings| settings.patience);
-    let backfill = Pace::after(node.fleet.clone(), |settings| settings.beat);
+    let beat = Pace::after(node.fleet.clone(), |settings| settings.beat);
     let (lanes, polls, polling) = (BTreeMap::new(), JoinSet::new(), BTreeMap::new());
-    Claims { node, lanes, polls, polling, refresh, look, backfill, changes, closing }.run().await;
+    Claims { node, lanes, polls, polling, refresh, look, beat, changes, closing }.run().await;
 }
 
 impl Claims {
@@ -157,10 +163,14 @@ impl Claims {
             }
             () = self.changes.changed() => Woken::Sweep,
             () = self.look.tick() => {
-                self.look_at(order::waiting(self.lanes.values(), &self.node.ledger), 1).await;
+                let waiting = order::waiting(self.lanes.values(), &self.node.ledger);
+                self.look_at(self.node.chance.some(waiting, LOOKS), 1).await;
                 Woken::Park
             }
-            () = self.backfill.tick() => {
+            () = self.beat.tick() => {
+                self.node.ledger.tick(self.node.clock.now());
+                opinion::look(&self.node).await;
+                self.look_at(order::over_others(self.lanes.values(), &self.node.ledger), 1).await;
                 // The short ones may be behind others.
                 self.look_at(order::for_a_while(self.lanes.values(), &self.node.ledger), 10).await;
                 Woken::Park

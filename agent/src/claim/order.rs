@@ -21,6 +21,11 @@ pub(super) fn for_a_while<'l>(lanes: impl Iterator<Item = &'l Lane>, ledger: &Le
     names(ordered(lanes, |lane| usize::from(fits(lane))))
 }
 
+/// The lanes that would fit if jobs gave way to theirs.
+pub(super) fn over_others<'l>(lanes: impl Iterator<Item = &'l Lane>, ledger: &Ledger) -> Vec<LaneId> {
+    names(ordered(lanes, |lane| usize::from(ledger.would_give_way(&lane.needs))))
+}
+
 fn ordered<'l>(lanes: impl Iterator<Item = &'l Lane>, room: impl Fn(&Lane) -> usize) -> Vec<(LaneId, usize)> {
     let mut fitting: Vec<(&Lane, usize)> =
         lanes.map(|lane| (lane, room(lane))).filter(|(_, room)| *room > 0).collect();

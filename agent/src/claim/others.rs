@@ -12,7 +12,7 @@ use crate::node::Node;
 const ASKED: usize = 8;
 
 /// Whether some other live node could run the job, now or once it has room.
-pub(super) async fn could_run(node: &Node, job: &Job) -> bool {
+pub(crate) async fn could_run(node: &Node, job: &Job) -> bool {
     any(node, |other| !matches!(fit(&Needs::of(&job.spec), &other.offer), Fit::Never(_))).await
 }
 

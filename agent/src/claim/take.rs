@@ -114,7 +114,8 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
     {
         return Ok(Verdict::Later(early));
     }
-    let avoided = avoid.as_ref() == Some(&node.id) && now - received.sent_at < AVOID_FOR;
+    let lately = now - received.sent_at < AVOID_FOR || node.ledger.has_struck(&id);
+    let avoided = lately && avoid.as_ref() == Some(&node.id);
     if avoided && others::could_run(node, &job).await {
         refuse(node, lane, &id, vec![Misfit::Avoided]);
         return Ok(Verdict::Later(Duration::from_secs(5)));
@@ -134,7 +135,18 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
             Verdict::Stale
         }
         Take::Settling => Verdict::Later(SETTLING_DELAY),
-        // The next beat's look at it is soon enough; another agent may have it meanwhile.
+        // A node with room for it would have taken it within a beat.
+        Take::Refused(why)
+            if (now - since).to_std().unwrap_or_default() >= settings.beat.0
+                && !job.local
+                && why.iter().all(can_wait)
+                && !others::have_room(node, &job).await
+                && node.ledger.evict(&job, now, settings.reserve_max) =>
+        {
+            tracing::info!(job = %id, "jobs give way to one that goes before them");
+            refuse(node, lane, &id, why);
+            Verdict::Keep(Box::new(job), told)
+        }
         Take::Refused(why)
             if has_waited
                 && !job.local

@@ -151,6 +151,9 @@ pub struct JobSource {
     /// Which jobs go first: high, normal, low
     #[arg(long, value_name = "PRIORITY", value_parser = parse_priority)]
     pub priority: Option<Priority>,
+    /// Let it give way to jobs of a higher priority, to go on later from its checkpoint
+    #[arg(long)]
+    pub preemptible: bool,
 }
 
 fn parse_priority(text: &str) -> Result<Priority, String> {

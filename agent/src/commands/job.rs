@@ -70,6 +70,7 @@ fn overrides(source: &JobSource, spec: &mut JobSpec) -> Result<()> {
     spec.timeout = source.timeout.or(spec.timeout);
     spec.retries = source.retries.unwrap_or(spec.retries);
     spec.priority = source.priority.unwrap_or(spec.priority);
+    spec.preemptible |= source.preemptible;
     if let Some(team) = &source.team {
         spec.team = team.clone();
     }

@@ -14,6 +14,7 @@ mod prepare;
 mod require;
 pub mod settle;
 mod supervise;
+mod verdict;
 
 pub mod outcome;
 
@@ -27,13 +28,15 @@ use shared::{
     id::Attempt,
     job::OnIsolation,
     lease::Deadline,
-    log::{Ended, Event, Job, OutputSize, Resumed, Started, next_step},
+    log::{Ended, Event, Job, OutputSize, Resumed, Started, next_step, second_opinion},
     mutant::{self, Mutant},
 };
 
 use crate::{
+    changes::Watcher,
     engine::{Container, ContainerId, EngineError, GpuAccess, Plan},
     fence::Epoch,
+    ledger::Terms,
     node::Node,
     pace::Pace,
     patience::{Patience, insist},
@@ -85,6 +88,7 @@ struct Run {
     job: Job,
     attempt: Attempt,
     beat: Pace,
+    evictions: Watcher,
     told: Option<Notice>,
     /// The fence's epoch in which the job's log last proved to be this node's.
     proven: Option<Epoch>,
@@ -103,7 +107,9 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>,
         return;
     };
     let beat = Pace::after(node.fleet.clone(), |settings| settings.beat);
-    let mut run = Run { node: node.clone(), job, attempt, beat, told: None, proven, cut: false, moved };
+    let evictions = node.ledger.evictions();
+    let mut run =
+        Run { node: node.clone(), job, attempt, beat, evictions, told: None, proven, cut: false, moved };
     if let Some(epoch) = proven {
         run.proved(epoch);
     }
@@ -222,9 +228,7 @@ impl Run {
             image: owner::image_of(container).to_owned(),
             started_at: container.started_at.unwrap_or_else(|| self.node.clock.now()),
         };
-        if let Some(timeout) = self.job.spec.timeout {
-            self.node.ledger.ends(&self.job.id, event.started_at + timeout.0 + self.job.spec.grace.0);
-        }
+        self.node.ledger.began(&self.job.id, Terms::of(&self.job.spec, event.started_at));
         let (log, node, attempt) = (self.node.log.clone(), self.node.id.clone(), self.attempt);
         loop {
             let decide = |job: &Job| {
@@ -306,6 +310,9 @@ impl Run {
             let news = match self.told {
                 None if self.job.cancel_requested.is_some() => Some(Notice::Stop(Reason::Cancelled)),
                 None if self.node.hand_back.is_cancelled() => Some(Notice::Stop(Reason::Preempted)),
+                None if self.node.ledger.gives_way_to(&self.job.id).is_some() => {
+                    Some(Notice::Stop(Reason::GaveWay))
+                }
                 None | Some(_) => None,
             };
             if let Some(news) = news {
@@ -323,6 +330,7 @@ impl Run {
                     return notice;
                 }
                 () = self.node.hand_back.cancelled(), if !told => {}
+                () = self.evictions.changed(), if !told => {}
                 () = self.beat.tick() => {
                     if self.node.ledger.take_paused(&self.job.id) {
                         return Notice::Back;
@@ -380,17 +388,26 @@ impl Run {
     }
 
     /// Writes how the attempt ended, frees what it had, and moves the job on.
-    async fn end(&mut self, ending: Ending, output: OutputSize, name: &ContainerId) {
+    async fn end(&mut self, mut ending: Ending, output: OutputSize, name: &ContainerId) {
         let node = self.node.clone();
         let (policy, attempt) = (node.fleet.settings().policy, self.attempt);
         let ran = ending.ran();
+        let finding = self.finding(&ending).await;
+        let wants_opinion = self.wants_opinion(&finding);
+        if wants_opinion {
+            ending
+                .message
+                .get_or_insert_with(|| "within seconds; another node tries it before that counts".into());
+        }
         let usage = ran.map(|ran| Box::new(node.meters.close(&self.job, &node.ledger, ran)));
         let decide = |job: &Job| {
             if !job.is_held_by(&node.id, attempt) {
                 return None;
             }
             let outcome = ending.outcome_of(job);
-            let next = next_step(job, outcome, ending.exit_code, &node.id, node.clock.now(), &policy);
+            let elsewhere = || wants_opinion.then(|| second_opinion(job, outcome, &node.id)).flatten();
+            let step = || next_step(job, outcome, ending.exit_code, &node.id, node.clock.now(), &policy);
+            let next = elsewhere().unwrap_or_else(step);
             Some(Event::Ended(Box::new(Ended {
                 attempt,
                 outcome,
@@ -418,6 +435,7 @@ impl Run {
             let message = message.as_deref().unwrap_or_default();
             tracing::info!(%outcome, exit_code, message, state = %self.job.phase(), "ended");
         }
+        node.ledger.found(&self.job.id, &self.job.spec, finding, node.clock.now());
         // From here on the log gives the GPUs to nobody.
         node.ledger.settle(&self.job.id);
         let remove = insist("the container's removal", || node.engine.remove(name));

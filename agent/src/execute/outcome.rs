@@ -27,6 +27,8 @@ pub enum Reason {
     ShareExceeded(Excess),
     /// A GPU that it has is lost for it.
     GpuFault,
+    /// A job that goes before it needs what it has.
+    GaveWay,
 }
 
 impl Reason {
@@ -34,7 +36,7 @@ impl Reason {
         match self {
             Self::Cancelled => Outcome::Cancelled,
             Self::TimedOut => Outcome::TimedOut,
-            Self::Preempted => Outcome::Preempted,
+            Self::Preempted | Self::GaveWay => Outcome::Preempted,
             Self::ShareExceeded(_) => Outcome::ShareExceeded,
             Self::GpuFault => Outcome::GpuFault,
         }
@@ -42,7 +44,7 @@ impl Reason {
 
     fn message(self) -> Option<String> {
         match self {
-            Self::Cancelled | Self::TimedOut | Self::Preempted | Self::GpuFault => None,
+            Self::Cancelled | Self::TimedOut | Self::Preempted | Self::GpuFault | Self::GaveWay => None,
             Self::ShareExceeded(excess) => Some(excess.to_string()),
         }
     }

@@ -103,7 +103,12 @@ impl Run {
             }
             if let (Some(found), Some(shipped)) = (&found, &output) {
                 let broken = self.broken_gpu(found, asked).await;
-                return Ok((ending(found, asked, shipped, broken), shipped.size));
+                let mut ending = ending(found, asked, shipped, broken);
+                if let (Some(Reason::GaveWay), None) = (asked, &ending.message) {
+                    let by = self.node.ledger.gives_way_to(&self.job.id);
+                    ending.message = by.map(|by| format!("gave way to job {by}, which goes before it"));
+                }
+                return Ok((ending, shipped.size));
             }
         }
     }

@@ -3,29 +3,35 @@
 //! All of it is decided under one lock, without an await in between, so that no GPU can be given
 //! out twice. Whoever waits for something to become free watches [`Ledger::changes`].
 
+mod breaker;
 mod cards;
+mod evict;
 mod excess;
+mod precedence;
 mod reserve;
 mod state;
+mod trial;
 
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+pub use breaker::{SOON, Strike};
 pub use cards::Look;
+pub use evict::Terms;
 pub use excess::Excess;
+use reserve::Newcomer;
 pub use reserve::Reservation;
-use reserve::{Newcomer, end_of};
 use shared::{
     id::{Attempt, GpuUuid, JobId, LaneId, Timestamp, VolumeName},
     job::JobSpec,
-    lane::{Fit, Misfit, Needs, Offer, OfferedVolume, Plan, When, choose, fit, plan},
-    log::Job,
+    lane::{Fit, Misfit, Needs, Offer, OfferedVolume, choose, fit},
     node::{Capacity, Mode, Refusal, Share},
-    units::{Size, Span},
+    units::Size,
 };
 use state::State;
+pub use trial::Finding;
 
 use crate::{
     changes::{Changes, Watcher},
@@ -48,6 +54,7 @@ pub struct Holding {
 pub struct Ledger {
     state: Mutex<State>,
     changes: Changes,
+    evictions: Changes,
 }
 
 /// Whether a job may be taken.
@@ -67,7 +74,7 @@ impl Ledger {
     /// A host with this capacity and these labels; GPUs and volumes come with the first check.
     pub fn new(capacity: Capacity, labels: BTreeMap<String, String>) -> Self {
         let state = State::new(capacity, labels);
-        Self { state: Mutex::new(state), changes: Changes::default() }
+        Self { state: Mutex::new(state), changes: Changes::default(), evictions: Changes::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -131,12 +138,13 @@ impl Ledger {
         self.tell_if(changed);
     }
 
-    /// Notes what keeps the host from taking any job.
-    pub fn set_problems(&self, problems: Vec<String>) {
+    /// Notes what keeps the host from taking any job, and gives what did before.
+    pub fn set_problems(&self, problems: Vec<String>) -> Vec<String> {
         let mut state = self.state();
         let changed = state.problems != problems;
-        state.problems = problems;
+        let before = std::mem::replace(&mut state.problems, problems);
         self.tell_if(changed);
+        before
     }
 
     /// Whether the node is cut off from the store and may be replaced.
@@ -162,7 +170,7 @@ impl Ledger {
 
     /// What keeps the host from taking any job.
     pub fn problems(&self) -> Vec<String> {
-        self.state().problems.clone()
+        self.state().problems()
     }
 
     fn tell_if(&self, changed: bool) {
@@ -199,65 +207,6 @@ impl Ledger {
         state.room(needs, goes_before)
     }
 
-    /// How many jobs of these needs could be taken now if they ended before what is kept for another is
-    /// needed; 0 where nobody can tell when that is.
-    pub fn room_for_a_while(&self, needs: &Needs) -> usize {
-        let state = self.state();
-        match state.plan() {
-            Some(Plan { start: When::At(_), .. }) => state.room(needs, true),
-            Some(_) | None => 0,
-        }
-    }
-
-    /// Whether a job of these needs would fit if what runs here ended.
-    pub fn would_fit(&self, needs: &Needs) -> bool {
-        let state = self.state();
-        !state.is_closed() && matches!(fit(needs, &state.offer()), Fit::WhenEmpty(_))
-    }
-
-    /// Keeps room for a job for so long at most, unless that is done for another. False where it would not
-    /// help, is not needed, or was tried in vain a short while ago.
-    pub fn reserve(&self, job: &Job, now: Timestamp, most: Span) -> bool {
-        let mut state = self.state();
-        state.given_up.retain(|_, until| *until > now);
-        if state.is_closed() || state.reservation.is_some() || state.given_up.contains_key(&job.id) {
-            return false;
-        }
-        let (needs, share) = (Needs::of(&job.spec), Share::of(&job.spec, job.memory()));
-        if state.comes_by_itself(&needs, share)
-            || plan(&needs, &state.unreserved(), &state.running()).is_none()
-        {
-            return false;
-        }
-        state.reservation =
-            Some(Reservation { job: job.id.clone(), needs, share, since: now, until: now + most.0 });
-        self.tell_if(true);
-        true
-    }
-
-    /// Keeps no room for this job any more, nor before `not_before` again.
-    pub fn unreserve(&self, job: &JobId, not_before: Option<Timestamp>) {
-        let mut state = self.state();
-        state.given_up.extend(not_before.map(|time| (job.clone(), time)));
-        if state.reservation.take_if(|kept| kept.job == *job).is_some() {
-            self.tell_if(true);
-        }
-    }
-
-    /// The job that room is kept for, and where and when it is expected to start.
-    pub fn reservation(&self) -> Option<(Reservation, Option<Plan>)> {
-        let state = self.state();
-        Some((state.reservation.clone()?, state.plan()))
-    }
-
-    /// Notes when a job ends at the latest.
-    pub fn ends(&self, job: &JobId, at: Timestamp) {
-        let mut state = self.state();
-        if state.holdings.contains_key(job) {
-            state.ends.insert(job.clone(), at);
-        }
-    }
-
     /// Gives a job what it needs, or says why not.
     pub fn take(
         &self,
@@ -280,11 +229,11 @@ impl Ledger {
             misfits.push(Misfit::Closed { why });
         }
         let needs = Needs::of(spec);
-        let until = end_of(spec, now);
+        let terms = Terms::of(spec, now);
         // What is not kept is taken first.
         let (mut offer, mut capacity) = (state.offer(), state.spare_capacity());
         let fits_beside = fit(&needs, &offer) == Fit::Now && capacity.misfits(spec, memory).is_empty();
-        if !fits_beside && state.lets_in(Newcomer { job, priority: spec.priority, until }) {
+        if !fits_beside && state.lets_in(Newcomer { job, priority: spec.priority, until: terms.until }) {
             (offer, capacity) = (state.unreserved(), state.capacity);
         }
         if let Fit::WhenEmpty(why) | Fit::Never(why) = fit(&needs, &offer) {
@@ -295,9 +244,8 @@ impl Ledger {
         let (true, Some(gpus)) = (misfits.is_empty(), gpus) else { return Take::Refused(misfits) };
         let holding = Holding { attempt, gpus, share: Share::of(spec, memory) };
         state.hold(job, holding.clone());
-        if let When::At(end) = until {
-            state.ends.insert(job.clone(), end);
-        }
+        state.terms.insert(job.clone(), terms);
+        state.breaker.let_in(job);
         if state.reservation.take_if(|kept| kept.job == *job).is_some() {
             self.tell_if(true);
         }
@@ -308,8 +256,10 @@ impl Ledger {
     }
 
     /// Notes what a job of an earlier start has, whether or not it would be given now.
-    pub fn adopt(&self, job: &JobId, holding: Holding) {
-        self.state().hold(job, holding);
+    pub fn adopt(&self, job: &JobId, holding: Holding, terms: Terms) {
+        let mut state = self.state();
+        state.hold(job, holding);
+        state.terms.insert(job.clone(), terms);
     }
 
     /// Takes back what a job had, whose markers are still to be moved: until [`Ledger::settled`] it is
@@ -351,7 +301,8 @@ impl Ledger {
     pub fn give_back(&self, job: &JobId) {
         let mut state = self.state();
         state.excesses.ended(job);
-        state.ends.remove(job);
+        state.terms.remove(job);
+        state.evicted.remove(job);
         if let Some(holding) = state.holdings.remove(job) {
             state.capacity.give_back(holding.share);
             state.cards.ended(holding.gpus);

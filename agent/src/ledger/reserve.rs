@@ -2,7 +2,7 @@
 
 use shared::{
     id::{JobId, Timestamp},
-    job::{JobSpec, Priority},
+    job::Priority,
     lane::{Needs, When},
     node::{Capacity, Share},
 };
@@ -46,11 +46,6 @@ impl Reservation {
         left.take(self.share);
         left
     }
-}
-
-/// When a job that starts now will have ended, by its own time limit.
-pub(super) fn end_of(spec: &JobSpec, now: Timestamp) -> When {
-    spec.timeout.map_or(When::Unknown, |timeout| When::At(now + timeout.0 + spec.grace.0))
 }
 
 /// When so much of CPU, memory and slots will be free, given who has what until when.

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use shared::{
     id::{JobId, LaneId, Timestamp, VolumeName},
-    job::Arch,
+    job::{Arch, Priority},
     lane::{Fit, GpuState, Needs, Offer, OfferedVolume, Plan, Running, When, fit, plan},
     node::{Capacity, Mode, Refusal, Share},
     units::Size,
 };
 
 use super::{
-    Holding, Reservation,
+    Holding, Reservation, Terms,
+    breaker::Breaker,
     cards::Cards,
+    evict::{self, Candidate},
     excess::Excesses,
     reserve::{Newcomer, capacity_start},
 };
@@ -31,14 +33,16 @@ pub(super) struct State {
     pub(super) paused: BTreeSet<JobId>,
     pub(super) mode: Mode,
     pub(super) problems: Vec<String>,
+    pub(super) breaker: Breaker,
     /// Cut off from the store for so long that the node may be replaced.
     pub(super) isolated: bool,
     pub(super) refusals: BTreeMap<LaneId, Refusal>,
     /// What the programs of each job hold of GPUs' memory, as last seen.
     pub(super) gpu_memory: BTreeMap<JobId, Size>,
     pub(super) excesses: Excesses,
-    /// When the jobs end that may not run for ever.
-    pub(super) ends: BTreeMap<JobId, Timestamp>,
+    pub(super) terms: BTreeMap<JobId, Terms>,
+    /// Jobs that are to give way, and to whom.
+    pub(super) evicted: BTreeMap<JobId, JobId>,
     pub(super) reservation: Option<Reservation>,
     /// Jobs that room was kept for in vain, and until when it is not again.
     pub(super) given_up: BTreeMap<JobId, Timestamp>,
@@ -56,11 +60,13 @@ impl State {
             paused: BTreeSet::new(),
             mode: Mode::Ready,
             problems: Vec::new(),
+            breaker: Breaker::default(),
             isolated: false,
             refusals: BTreeMap::new(),
             gpu_memory: BTreeMap::new(),
             excesses: Excesses::default(),
-            ends: BTreeMap::new(),
+            terms: BTreeMap::new(),
+            evicted: BTreeMap::new(),
             reservation: None,
             given_up: BTreeMap::new(),
         }
@@ -71,8 +77,16 @@ impl State {
             Mode::Draining => Some("it is draining".into()),
             Mode::Stopped => Some("its agent has stopped".into()),
             Mode::Ready if self.isolated => Some("it is cut off from the store".into()),
-            Mode::Ready => (!self.problems.is_empty()).then(|| self.problems.join("; ")),
+            Mode::Ready => {
+                let problems = self.problems();
+                (!problems.is_empty()).then(|| problems.join("; "))
+            }
         }
+    }
+
+    /// What keeps the host from taking any job.
+    pub(super) fn problems(&self) -> Vec<String> {
+        self.problems.iter().cloned().chain(self.breaker.why_closed()).collect()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -113,7 +127,7 @@ impl State {
     }
 
     pub(super) fn end_of(&self, job: &JobId) -> When {
-        self.ends.get(job).map_or(When::Unknown, |end| When::At(*end))
+        self.terms.get(job).map_or(When::Unknown, |terms| terms.until)
     }
 
     pub(super) fn running(&self) -> Vec<Running> {
@@ -152,6 +166,33 @@ impl State {
     pub(super) fn lets_in(&self, newcomer: Newcomer<'_>) -> bool {
         let start = self.plan().map_or(When::Unknown, |plan| plan.start);
         self.reservation.as_ref().is_none_or(|kept| kept.lets_in(newcomer, start))
+    }
+
+    /// Whether room is kept for a job that goes before those of this priority, or came before them.
+    pub(super) fn is_kept_from(&self, priority: Priority) -> bool {
+        self.reservation.as_ref().is_some_and(|kept| kept.needs.priority >= priority)
+    }
+
+    /// Which jobs would have to give way to one of these needs, or `None` where that would not help.
+    pub(super) fn giving_way(&self, needs: &Needs, share: Share) -> Option<BTreeSet<JobId>> {
+        let candidates: Vec<Candidate<'_>> = self
+            .holdings
+            .iter()
+            .filter_map(|(job, holding)| {
+                let terms = *self.terms.get(job)?;
+                let can = terms.gives_way_to(needs.priority) && !self.evicted.contains_key(job);
+                can.then_some(Candidate { job, terms, gpus: holding.gpus.len() })
+            })
+            .collect();
+        evict::choose(&candidates, |gone| self.has_room_without(needs, share, gone))
+    }
+
+    fn has_room_without(&self, needs: &Needs, share: Share, gone: &BTreeSet<&JobId>) -> bool {
+        let mut capacity = self.capacity;
+        let (leave, stay): (Vec<_>, Vec<_>) = self.holdings.iter().partition(|(job, _)| gone.contains(job));
+        leave.into_iter().for_each(|(_, holding)| capacity.give_back(holding.share));
+        let gpus = self.cards.offered(stay.into_iter().map(|(_, holding)| holding));
+        capacity.has_room_for(share) && fit(needs, &Offer { gpus, ..self.unreserved() }) == Fit::Now
     }
 
     /// How many jobs of these needs could be taken now, up to ten, with what is kept for another or without.

@@ -5,8 +5,9 @@ use shared::{
     clock::Chance,
     id::{NodeId, Seq},
     job::{Format, parse},
-    lane::GpuState,
-    log::{Author, Entry, Event, Submitted},
+    lane::{GpuState, When},
+    log::{Author, Entry, Event, Job, Submitted},
+    units::Span,
 };
 
 use super::{cards::LAST_SEEN, *};
@@ -323,4 +324,31 @@ proptest! {
             prop_assert_eq!(free + given.len(), 4);
         }
     }
+}
+
+#[test]
+fn jobs_give_way_to_one_that_goes_before_them_and_its_room_is_kept() {
+    let ledger = ledger("2xP100:16GiB");
+    let spec = |text: &str, gpus: u32| waiting("spec", &format!("{text}\n[resources]\ngpus = {gpus}")).spec;
+    let starts = |job: &str, text: &str| {
+        let id = JobId::new(job).expect("valid");
+        matches!(ledger.take(&id, Attempt::FIRST, &spec(text, 1), None, at(0)), Take::Given(_))
+    };
+    assert!(starts("fixed", "") && starts("soft", "preemptible = true"));
+    let equal = waiting("equal", "[resources]\ngpus = 1");
+    assert!(!ledger.would_give_way(&Needs::of(&equal.spec)));
+    assert!(!ledger.evict(&equal, at(1), Span::secs(9)), "of the same priority");
+    let high = |name, gpus: u32| waiting(name, &format!("priority = \"high\"\n[resources]\ngpus = {gpus}"));
+    assert!(!ledger.evict(&high("both", 2), at(1), Span::secs(9)), "it would not help");
+    let first = high("first", 1);
+    assert!(ledger.would_give_way(&Needs::of(&first.spec)));
+    assert!(ledger.evict(&first, at(1), Span::secs(9)));
+    let soft = JobId::new("soft").expect("valid");
+    assert_eq!(ledger.gives_way_to(&soft), Some(first.id.clone()));
+    assert_eq!(ledger.gives_way_to(&JobId::new("fixed").expect("valid")), None);
+    assert!(!ledger.evict(&high("second", 1), at(2), Span::secs(9)), "nobody else gives way");
+    ledger.give_back(&soft);
+    assert!(!starts("next", ""), "the room is kept");
+    assert!(matches!(start(&ledger, &first, 3), Take::Given(_)));
+    assert_eq!((ledger.gives_way_to(&soft), ledger.reservation()), (None, None));
 }

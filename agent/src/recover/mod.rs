@@ -22,6 +22,7 @@ use tracing::Instrument;
 use crate::{
     engine::Container,
     execute::{self, Owner, labels_of, settle},
+    ledger::Terms,
     node::Node,
     patience::insist,
 };
@@ -44,7 +45,7 @@ pub async fn recover(node: &Arc<Node>) {
         let span = tracing::info_span!("job", job = %job.id, attempt = %holding.attempt, node = %node.id);
         span.in_scope(|| tracing::info!(%stage, "taken up from an earlier run of the agent"));
         let attempt = holding.attempt;
-        node.ledger.adopt(&job.id, holding);
+        node.ledger.adopt(&job.id, holding, Terms::of(&job.spec, node.clock.now()));
         let owner = node.clone();
         let task = async move {
             // The claim may have been cut off before it took the job from where it waited.

@@ -123,6 +123,7 @@ fn read_job(value: Value, faults: &mut Vec<Fault>) -> Option<JobSpec> {
         secrets: fields.or("secrets", defaults.secrets),
         team: fields.or("team", defaults.team),
         priority: fields.or("priority", defaults.priority),
+        preemptible: fields.or("preemptible", defaults.preemptible),
         timeout: fields.optional("timeout"),
         warn: fields.optional("warn"),
         grace: fields.or("grace", defaults.grace),

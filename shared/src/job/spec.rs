@@ -51,6 +51,10 @@ pub struct JobSpec {
     /// Which jobs go first.
     #[serde(default)]
     pub priority: Priority,
+    /// Whether it gives way to jobs of a higher priority: its container gets SIGTERM and `grace`, and it waits
+    /// again, with its checkpoints and at nobody's charge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preemptible: bool,
     /// How long one attempt may run before it is stopped; unlimited without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
@@ -111,6 +115,7 @@ impl JobSpec {
             secrets: Vec::new(),
             team: Team::default(),
             priority: Priority::default(),
+            preemptible: false,
             timeout: None,
             warn: None,
             grace: default_grace(),

@@ -1,11 +1,13 @@
 //! What a job is after all that happened to it.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-use super::event::{
-    Blame, Claimed, Ended, Entry, Event, Next, Outcome, OutputSize, Rejected, Resumed, Started, Submitted,
+use super::{
+    event::{
+        Blame, Claimed, Ended, Entry, Event, Next, Outcome, OutputSize, Rejected, Resumed, Started, Submitted,
+    },
+    phase::Phase,
+    policy::is_again,
 };
 use crate::{
     id::{Attempt, GpuUuid, Incarnation, JobId, LaneId, NodeId, Seq, Timestamp},
@@ -51,6 +53,9 @@ pub struct Tally {
     /// With exit code 75, asking to be run again; limited by the fleet.
     #[serde(default)]
     pub again: u32,
+    /// Failures within seconds that did not count until another node had tried it.
+    #[serde(default)]
+    pub elsewhere: u32,
 }
 
 /// Where a job stands.
@@ -101,73 +106,6 @@ pub struct Claim {
     pub at: Timestamp,
     /// The container, once it runs.
     pub started: Option<Started>,
-}
-
-/// What listings say of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Waits in the store for its team's turn.
-    Parked,
-    /// Waits in its lane's queue.
-    Queued,
-    /// A host keeps GPUs back for it.
-    Reserved,
-    /// Claimed; the image is fetched and the container made.
-    Starting,
-    /// Its container runs.
-    Running,
-    /// Its container is paused because its node is cut off.
-    Frozen,
-    /// It was asked to stop and is doing so.
-    Stopping,
-    /// Finished with exit code 0.
-    Succeeded,
-    /// Finished otherwise.
-    Failed,
-    /// Cancelled.
-    Cancelled,
-    /// Nobody can run it.
-    Rejected,
-}
-
-impl Phase {
-    /// Nothing more will happen to it by itself.
-    pub fn is_final(self) -> bool {
-        match self {
-            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Rejected => true,
-            Self::Parked
-            | Self::Queued
-            | Self::Reserved
-            | Self::Starting
-            | Self::Running
-            | Self::Frozen
-            | Self::Stopping => false,
-        }
-    }
-
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Parked => "parked",
-            Self::Queued => "queued",
-            Self::Reserved => "reserved",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Frozen => "frozen",
-            Self::Stopping => "stopping",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Rejected => "rejected",
-        }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
 }
 
 /// A log that no run of the protocol can have written.
@@ -332,6 +270,10 @@ impl Job {
         match ended.outcome.blame() {
             Blame::Nobody => {}
             Blame::Job if is_again(ended.outcome, ended.exit_code) => self.tally.again += 1,
+            // What is the job's own doing keeps it from no node.
+            Blame::Job if matches!(ended.next, Next::Requeue { avoid: Some(_), .. }) => {
+                self.tally.elsewhere += 1;
+            }
             Blame::Job => {
                 self.tally.charged += 1;
                 self.tally.out_of_memory += u32::from(ended.outcome == Outcome::OutOfMemory);
@@ -434,11 +376,6 @@ impl Job {
             _ => exit_code.filter(|code| *code != 0).unwrap_or(1),
         })
     }
-}
-
-/// `EX_TEMPFAIL` of sysexits.h: the job asks to be run again.
-pub(super) fn is_again(outcome: Outcome, exit_code: Option<i64>) -> bool {
-    outcome == Outcome::Exited && exit_code == Some(75)
 }
 
 #[cfg(test)]

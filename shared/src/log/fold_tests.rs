@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     id::{JobName, Nonce, Team},
     lane::Needs,
-    log::{Author, CancelRequested, Policy, Resumed, next_step},
+    log::{Author, CancelRequested, Policy, Resumed, next_step, second_opinion},
 };
 
 fn at(seconds: i64) -> Timestamp {
@@ -110,7 +110,7 @@ fn what_the_platform_did_is_not_charged() {
         ended(3, Outcome::OutOfMemory, Some(137), again()),
     ];
     let tally = fold(&events).expect("valid").tally;
-    assert_eq!(tally, Tally { charged: 1, out_of_memory: 1, platform: 1, again: 1 });
+    assert_eq!(tally, Tally { charged: 1, out_of_memory: 1, platform: 1, again: 1, elsewhere: 0 });
 }
 
 #[test]
@@ -180,6 +180,26 @@ fn retries_are_for_the_job_and_platform_retries_for_the_platform() {
     assert_eq!(step(5, 2, 0, Outcome::EngineFault, None), Next::Final);
     assert_eq!(step(0, 99, 0, Outcome::Preempted, None), again());
     assert_eq!(step(0, 0, 0, Outcome::Exited, Some(75)), again());
+}
+
+#[test]
+fn another_node_tries_it_once_at_nobodys_charge() {
+    let mut job = fold(&[submitted(spec()), claimed(1)]).expect("valid");
+    let opinion = second_opinion(&job, Outcome::Exited, &node("a")).expect("the first time");
+    assert_eq!(opinion, Next::Requeue { not_before: None, avoid: Some(node("a")) });
+    assert_eq!(second_opinion(&job, Outcome::Succeeded, &node("a")), None);
+    let tried = fold(&[submitted(spec()), claimed(1), ended(1, Outcome::Exited, Some(1), opinion)]);
+    job = fold(&[submitted(spec()), claimed(1)]).expect("valid");
+    job.tally = tried.expect("valid").tally;
+    assert_eq!(job.tally, Tally { elsewhere: 1, ..Tally::default() });
+    assert_eq!(second_opinion(&job, Outcome::Exited, &node("b")), None);
+    job.tally = Tally::default();
+    job.local = true;
+    assert_eq!(
+        second_opinion(&job, Outcome::Exited, &node("a")),
+        None,
+        "whoever waits for it is told at once"
+    );
 }
 
 #[test]

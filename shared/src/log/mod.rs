@@ -20,6 +20,7 @@
 mod append;
 mod event;
 mod fold;
+mod phase;
 mod policy;
 mod usage;
 
@@ -28,6 +29,7 @@ pub use event::{
     Author, CancelRequested, Claimed, Ended, Entry, Event, Next, Outcome, OutputSize, Rejected, Resumed,
     Started, Submitted,
 };
-pub use fold::{Claim, FoldError, Job, Phase, State, Tally};
-pub use policy::{Policy, next_step};
+pub use fold::{Claim, FoldError, Job, State, Tally};
+pub use phase::Phase;
+pub use policy::{AGAIN, Policy, next_step, second_opinion};
 pub use usage::{CpuUsage, GpuUsage, Usage};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     event::{Blame, Next, Outcome},
-    fold::{Job, is_again},
+    fold::Job,
 };
 use crate::id::{NodeId, Timestamp};
 
@@ -21,6 +21,13 @@ impl Default for Policy {
     fn default() -> Self {
         Self { platform_retries: 5, again: 1000 }
     }
+}
+
+/// The exit code by which a job asks to be run again (`EX_TEMPFAIL` of `sysexits.h`).
+pub const AGAIN: i64 = 75;
+
+pub(super) fn is_again(outcome: Outcome, exit_code: Option<i64>) -> bool {
+    outcome == Outcome::Exited && exit_code == Some(AGAIN)
 }
 
 /// The longest pause before a job is tried again.
@@ -71,4 +78,11 @@ pub fn next_step(
         }
         Blame::Platform => Next::Final,
     }
+}
+
+/// Lets another node than this try a job that has failed within seconds, once and at nobody's charge, where
+/// the failure may be the node's doing.
+pub fn second_opinion(job: &Job, outcome: Outcome, node: &NodeId) -> Option<Next> {
+    let wanted = outcome.blame() == Blame::Job && job.tally.elsewhere == 0 && job.cancel_requested.is_none();
+    (wanted && !job.local).then(|| Next::Requeue { not_before: None, avoid: Some(node.clone()) })
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use shared::{
     fleet::Settings,
     id::{Attempt, JobId, Team},
+    log::Phase,
     units::Span,
 };
 
@@ -26,6 +27,9 @@ pub enum Calm {
     Long(Duration),
     /// One team's job behind a thousand of another: it is claimed within the next `window` claims.
     Turns,
+    /// A host on which whatever runs fails within seconds, beside five that are well: it gets few of the jobs,
+    /// and each of them ends well elsewhere. Or jobs that fail wherever they run: no host stops for them.
+    BlackHole,
 }
 
 /// Where long jobs run.
@@ -40,6 +44,10 @@ const WAITING: usize = 6;
 /// How many jobs the other team has.
 const CROWD: usize = 1000;
 
+/// How many jobs meet the host that fails them, and how many fail anywhere.
+const MANY: usize = 500;
+const FAILING: usize = 100;
+
 struct Site {
     world: World,
     fleet: Arc<Fleet>,
@@ -52,6 +60,7 @@ pub async fn run(world: &World, calm: Calm) {
         Calm::Long(runs) => Site::new(world, HOSTS, GPUS, 2).long(runs).await,
         // One GPU, so that one claim comes after the other.
         Calm::Turns => Site::new(world, 1, 1, 8).turns().await,
+        Calm::BlackHole => Site::new(world, 6, 1, 8).black_hole().await,
     }
     world.end();
 }
@@ -74,7 +83,11 @@ impl Site {
     }
 
     async fn submit(&self, id: &str, team: &str, runs: Duration) {
-        let mut spec = Script { runs, exit: 0, lines: 3, deaf: false }.job();
+        self.submit_failing(id, team, runs, 0).await;
+    }
+
+    async fn submit_failing(&self, id: &str, team: &str, runs: Duration, exit: i64) {
+        let mut spec = Script { runs, exit, lines: 3, deaf: false }.job();
         spec.resources.gpus = 1;
         spec.team = Team::new(team).expect("a team");
         let id = JobId::new(id).expect("an id");
@@ -146,6 +159,47 @@ impl Site {
             self.breaks(format!("(1) {others} of the other team's jobs went before, {before} even earlier"));
         }
         self.rest(self.world.elapsed() + runs * 2 * CROWD as u32).await;
+    }
+
+    async fn black_hole(&self) {
+        let broken = self.fleet.server(0);
+        broken.machine.break_down();
+        // Until the hosts know of each other.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        for number in 0..MANY {
+            self.submit(&format!("good{number}"), "good", Duration::from_secs(30)).await;
+        }
+        self.rest(Duration::from_secs(30 * MANY as u64)).await;
+        let taken = broken.machine.made();
+        let phases = |wanted: Phase| {
+            let watch = self.world.watch();
+            watch
+                .jobs
+                .values()
+                .filter(|seen| seen.job.as_ref().is_some_and(|job| job.phase() == wanted))
+                .count()
+        };
+        let well = phases(Phase::Succeeded);
+        self.world.note("black hole", format!("it took {taken} of {MANY} jobs, {well} ended well"));
+        if taken >= 10 || well < MANY {
+            return self.breaks(format!("(1) it took {taken} of {MANY} jobs, and {well} ended well"));
+        }
+        // Jobs that fail by their own doing: at most twice each, and the other hosts go on at their pace.
+        let (before, at) = (self.containers_made(), self.world.elapsed());
+        for number in 0..FAILING {
+            self.submit_failing(&format!("bad{number}"), "bad", Duration::from_secs(2), 1).await;
+        }
+        self.rest(at + Duration::from_secs(30 * FAILING as u64)).await;
+        let (ran, took) = (self.containers_made() - before, self.world.elapsed() - at);
+        self.world.note("black hole", format!("{FAILING} that fail anywhere ran {ran} times in {took:?}"));
+        if phases(Phase::Failed) < FAILING || ran > FAILING as u64 * 5 / 4 || took > Duration::from_secs(600)
+        {
+            self.breaks(format!("(1) {FAILING} that fail anywhere ran {ran} times in {took:?}"));
+        }
+    }
+
+    fn containers_made(&self) -> u64 {
+        (0..6).map(|at| self.fleet.server(at).machine.made()).sum()
     }
 }
 

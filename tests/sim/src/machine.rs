@@ -60,6 +60,8 @@ struct State {
     down: bool,
     going: bool,
     still: bool,
+    /// Whatever runs here fails after two seconds.
+    broken: bool,
     /// It has no power: what was asked of its engine and is under way does not happen.
     dark: bool,
 }
@@ -75,6 +77,16 @@ impl Machine {
     pub fn is_up(&self) -> bool {
         let state = lock(&self.state);
         !state.down && !state.going
+    }
+
+    /// From now on whatever runs here fails after two seconds.
+    pub fn break_down(&self) {
+        lock(&self.state).broken = true;
+    }
+
+    /// How many containers were made here.
+    pub fn made(&self) -> u64 {
+        lock(&self.state).made
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> Result<T, EngineError>) -> Result<T, EngineError> {
@@ -115,7 +127,10 @@ impl Machine {
                 exit: None,
             };
             let owner = Owner::of(&shown).expect("haul labels its containers");
-            let script = plan.command.as_deref().and_then(Script::read).expect("a script");
+            let mut script = plan.command.as_deref().and_then(Script::read).expect("a script");
+            if state.broken {
+                (script.runs, script.exit) = (Duration::from_secs(2), 1);
+            }
             let held = Held {
                 id: id.clone(),
                 name: std::mem::take(&mut shown.name),

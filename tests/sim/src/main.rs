@@ -91,6 +91,11 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// A host that fails whatever it is given, beside five that are well
+    BlackHole {
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Counts requests and times in fleets of several sizes
     Scale {
         /// How many nodes each fleet has
@@ -135,6 +140,7 @@ fn main() -> ExitCode {
         Command::Meta { seeds } => report::meta(seeds),
         Command::Long { runs, seed } => report::calm(&format!("jobs of {runs}"), Calm::Long(runs.0), seed),
         Command::Turns { seed } => report::calm("a job behind a thousand", Calm::Turns, seed),
+        Command::BlackHole { seed } => report::calm("a host that fails all jobs", Calm::BlackHole, seed),
         Command::Scale { nodes, jobs, runs, window, seed } => {
             scale::run(&nodes, Work { jobs, runs: runs.0, window }, seed)
         }

@@ -43,6 +43,7 @@ fn job(world: &World, theme: Theme) -> JobSpec {
     let mut spec = theme.script(world).job();
     spec.team = Team::new(*world.pick(&["a", "b"])).expect("a team");
     spec.priority = *world.pick(&[Priority::Normal, Priority::Normal, Priority::High]);
+    spec.preemptible = world.odds(0.3);
     spec.retries = u32::try_from(world.number(0..=2)).expect("few");
     spec.resources.gpus = *world.pick(&[0, 1, 1, 2]);
     if world.odds(0.1) {
