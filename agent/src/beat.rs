@@ -45,6 +45,7 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
         warnings: warnings(node),
         settings: node.gossip.settings.known(),
         lanes: node.gossip.lanes.known(),
+        price: node.config.price.clone(),
         engine: node.engine_name(),
         haul: env!("CARGO_PKG_VERSION").to_owned(),
     };

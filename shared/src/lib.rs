@@ -22,6 +22,7 @@ pub mod mutant;
 pub mod node;
 pub mod output;
 pub mod policy;
+pub mod price;
 pub mod queue;
 pub mod record;
 pub mod store;

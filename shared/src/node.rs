@@ -8,6 +8,7 @@ use crate::{
     id::{Incarnation, JobId, LaneId, NodeId, Seq, Timestamp},
     job::JobSpec,
     lane::{Amount, Edition, Misfit, Offer, When},
+    price::Price,
     record::{self, RecordError},
     store::{Key, Store, StoreError},
     units::{Size, Span},
@@ -65,6 +66,9 @@ pub struct NodeRecord {
     /// Which list of the fleet's lanes it has read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lanes: Option<Edition>,
+    /// What the host costs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
     /// The container engine and its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,

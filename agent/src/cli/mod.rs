@@ -1,23 +1,27 @@
 //! The command line, as parsed. What the words mean is decided in [`crate::commands`].
 
 mod operate;
+mod source;
+mod spend;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shared::{
     fleet::QueueSettings,
-    id::{Attempt, JobId, JobName, NodeId, Team},
-    job::{MigProfile, Priority},
+    id::{Attempt, JobId, NodeId, Team},
     log::Phase,
     queue::AddressError,
-    units::{Size, Span},
+    units::Span,
 };
 use url::Url;
 
 pub use operate::{
     Fleet, FleetCommand, FleetSet, FleetShow, Nodes, NodesCommand, NodesRm, Queue, QueueCommand, QueuePurge,
 };
+
+pub use source::JobSource;
+pub use spend::{Compare, Cost, CostBy, EachModel};
 
 use crate::config::{AgentFlags, HostFlags, parse_fleet};
 
@@ -84,6 +88,10 @@ pub enum Command {
     Nodes(Nodes),
     /// List the fleet's lanes: what waits, and which nodes fit
     Lanes(Listing),
+    /// Say what jobs used and cost
+    Cost(Cost),
+    /// Compare the kinds of hosts on which the same program ran: time, and what a run costs
+    Compare(Compare),
     /// List this host's GPUs
     Gpus(Gpus),
     /// Check this host and the fleet, and say how to mend what is wrong
@@ -100,69 +108,6 @@ pub enum Command {
     Completions(Completions),
     /// Write the manual pages
     Man(Man),
-}
-
-/// A job: from a file, or an image and a command.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Job")]
-pub struct JobSource {
-    /// The job's file: TOML, YAML or JSON by its ending
-    #[arg(value_name = "JOB", help_heading = "Arguments")]
-    pub file: Option<PathBuf>,
-    /// With a file, the command to run instead of the file's; without, an image and its command
-    #[arg(last = true, value_name = "COMMAND", help_heading = "Arguments")]
-    pub words: Vec<String>,
-    /// Name it
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<JobName>,
-    /// Set an environment variable; may be given several times
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    pub env: Vec<String>,
-    /// Ask for this many whole GPUs
-    #[arg(long, value_name = "N")]
-    pub gpus: Option<u32>,
-    /// Ask for this much memory of one GPU, which other jobs may use beside it
-    #[arg(long, value_name = "SIZE", conflicts_with = "gpus")]
-    pub gpu_share: Option<Size>,
-    /// Ask for a MIG instance of this kind, such as 1g.10gb
-    #[arg(long, value_name = "PROFILE", conflicts_with_all = ["gpus", "gpu_share"])]
-    pub mig: Option<MigProfile>,
-    /// Accept this GPU model; may be given several times
-    #[arg(long, value_name = "MODEL")]
-    pub gpu_model: Vec<String>,
-    /// Ask for at least this much memory on each GPU
-    #[arg(long, value_name = "SIZE")]
-    pub gpu_memory: Option<Size>,
-    /// Ask for this many CPU cores
-    #[arg(long, value_name = "CORES")]
-    pub cpus: Option<f64>,
-    /// Limit its main memory
-    #[arg(long, value_name = "SIZE")]
-    pub memory: Option<Size>,
-    /// Stop it after this long
-    #[arg(long, value_name = "DURATION")]
-    pub timeout: Option<Span>,
-    /// Try again this often after it failed by its own doing
-    #[arg(long, value_name = "N")]
-    pub retries: Option<u32>,
-    /// Whose job it is
-    #[arg(long, value_name = "TEAM")]
-    pub team: Option<Team>,
-    /// Which jobs go first: high, normal, low
-    #[arg(long, value_name = "PRIORITY", value_parser = parse_priority)]
-    pub priority: Option<Priority>,
-    /// Let it give way to jobs of a higher priority, to go on later from its checkpoint
-    #[arg(long)]
-    pub preemptible: bool,
-}
-
-fn parse_priority(text: &str) -> Result<Priority, String> {
-    match text {
-        "high" => Ok(Priority::High),
-        "normal" => Ok(Priority::Normal),
-        "low" => Ok(Priority::Low),
-        _ => Err("allowed are high, normal, low".into()),
-    }
 }
 
 /// The causes on one line: clap prints no others.
@@ -204,6 +149,9 @@ pub struct Submit {
     /// Submit one job for each index, as in 0-9 or 0-9:3 or 1,5,7
     #[arg(long, value_name = "RANGE", conflicts_with = "follow")]
     pub array: Option<String>,
+    /// Submit one job for each GPU model that the fleet's nodes have; `haul compare` tells how they did
+    #[arg(long, value_name = "each=gpu_model", value_parser = spend::parse_on, conflicts_with_all = ["follow", "array", "dry_run"])]
+    pub on: Option<spend::EachModel>,
     /// Check it, and show its lane and which nodes fit; submit nothing
     #[arg(long, conflicts_with_all = ["wait", "follow"])]
     pub dry_run: bool,

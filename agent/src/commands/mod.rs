@@ -11,6 +11,7 @@ mod queue;
 mod reference;
 mod run;
 mod settings;
+mod spend;
 mod submit;
 mod wait;
 
@@ -96,6 +97,8 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
         Command::Drain(args) => agent::drain(&args).await,
         Command::Nodes(args) => fleet::nodes(&context, &args).await,
         Command::Lanes(args) => fleet::lanes(&context, &args).await,
+        Command::Cost(args) => spend::cost(&context, &args).await,
+        Command::Compare(args) => spend::compare(&context, &args).await,
         Command::Gpus(args) => fleet::gpus(&context, args).await,
         Command::Doctor(args) => doctor::run(&context, args, sub("doctor")).await,
         Command::Init(args) => fleet::init(&context, &args).await,

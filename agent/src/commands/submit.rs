@@ -6,14 +6,18 @@ use anyhow::Result;
 use serde_json::json;
 use shared::{
     client::Client,
-    id::JobId,
+    id::{JobId, JobName},
     index::Summary,
     job::JobSpec,
-    lane::{Lane, Needs},
+    lane::{Fit, Lane, Needs, fit},
 };
 
 use super::{Context, job, logs, wait};
-use crate::{cli::Submit, exit::Usage, render};
+use crate::{
+    cli::{EachModel, Submit},
+    exit::Usage,
+    render,
+};
 
 /// How many jobs of an array are submitted between two looks at their team's window.
 const AT_ONCE: usize = 8;
@@ -27,7 +31,11 @@ pub async fn run(context: &Context, args: Submit) -> Result<ExitCode> {
     }
     warn(&client, &spec).await;
     let mut jobs = Vec::new();
-    for chunk in expand(&client, &args, spec)?.chunks(AT_ONCE) {
+    let wanted = match args.on {
+        Some(EachModel) => each_model(&client, &args, &spec).await?,
+        None => expand(&client, &args, spec)?,
+    };
+    for chunk in wanted.chunks(AT_ONCE) {
         for (id, spec) in chunk.iter().cloned() {
             let submission = match chunk.len() {
                 1 => client.submit(spec, id).await?,
@@ -45,7 +53,7 @@ pub async fn run(context: &Context, args: Submit) -> Result<ExitCode> {
     if args.json {
         let summaries: Vec<Summary> = jobs.iter().map(Summary::of).collect();
         match summaries.as_slice() {
-            [one] if args.array.is_none() => context.out.json(one),
+            [one] if args.array.is_none() && args.on.is_none() => context.out.json(one),
             all => context.out.json(&all),
         }
     }
@@ -65,6 +73,37 @@ fn expand(client: &Client, args: &Submit, spec: JobSpec) -> Result<Vec<(Option<J
     for index in indices(range).map_err(Usage)? {
         let id = JobId::new(format!("{base}-{index}")).map_err(|e| Usage(e.to_string()))?;
         jobs.push((Some(id), JobSpec { array_index: Some(index), ..spec.clone() }));
+    }
+    Ok(jobs)
+}
+
+/// The job once for each GPU model of the live nodes that could run it there.
+async fn each_model(client: &Client, args: &Submit, spec: &JobSpec) -> Result<Vec<(Option<JobId>, JobSpec)>> {
+    let nodes = client.nodes().await?;
+    let live = nodes.iter().filter(|node| !node.silent);
+    let resources = &spec.resources;
+    if resources.gpus == 0 && resources.gpu_share.is_none() && resources.mig.is_none() {
+        return Err(Usage("--on each=gpu_model: the job asks for no GPU; add --gpus 1".into()).into());
+    }
+    let models: BTreeSet<&str> = if resources.gpu_model.is_empty() {
+        live.clone().flat_map(|node| &node.record.offer.gpus).map(|gpu| gpu.model.as_str()).collect()
+    } else {
+        resources.gpu_model.iter().map(String::as_str).collect()
+    };
+    let base = args.id.clone().unwrap_or_else(|| client.new_id());
+    let mut jobs = Vec::new();
+    for model in models {
+        let mut spec = spec.clone();
+        spec.name.get_or_insert(JobName::new(base.as_str()).map_err(|e| Usage(e.to_string()))?);
+        spec.resources.gpu_model = vec![model.to_owned()];
+        let needs = Needs::of(&spec);
+        if live.clone().any(|node| !matches!(fit(&needs, &node.record.offer), Fit::Never(_))) {
+            let id = JobId::new(format!("{base}-{}", jobs.len())).map_err(|e| Usage(e.to_string()))?;
+            jobs.push((Some(id), spec));
+        }
+    }
+    if jobs.is_empty() {
+        anyhow::bail!("no live node has GPUs that this job could run on; haul nodes lists them");
     }
     Ok(jobs)
 }

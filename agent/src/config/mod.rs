@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use shared::{
     id::{NodeId, VolumeName},
+    price::Price,
     units::{Size, Span},
 };
 use url::Url;
@@ -57,6 +58,8 @@ pub struct AgentConfig {
     pub disk_floor: Size,
     /// How much output of one container the engine keeps on disk.
     pub log_limit: Size,
+    /// What the host costs.
+    pub price: Option<Price>,
     /// It takes no job but its own process's; set by `haul run` alone.
     pub private: bool,
 }
@@ -107,6 +110,8 @@ pub struct FileConfig {
     stop_deadline: Option<Span>,
     disk_floor: Option<Size>,
     log_limit: Option<Size>,
+    #[serde(default, deserialize_with = "resolve::price")]
+    price: Option<Price>,
 }
 
 /// What is said of a host, each of which may be given as a variable too.
@@ -137,6 +142,9 @@ pub struct HostFlags {
     /// Pretend to have these GPUs, as in 2xP100:16GiB,1xA100:80GiB
     #[arg(long, value_name = "SPEC", env = "HAUL_SIMULATE_GPUS")]
     pub simulate_gpus: Option<SimulatedSpec>,
+    /// What the host costs for an hour, as in 2.40USD, 2.40USD:on-demand or 1.10EUR:fixed:PROVIDER
+    #[arg(long, value_name = "PRICE", env = "HAUL_PRICE")]
+    pub price: Option<Price>,
     /// The container engine's socket [default: DOCKER_HOST, or Docker's own]
     #[arg(long, value_name = "ADDRESS", env = "HAUL_ENGINE")]
     pub engine: Option<String>,

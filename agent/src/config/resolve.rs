@@ -9,6 +9,7 @@ use clap::parser::ValueSource;
 use serde::Serialize;
 use shared::{
     id::VolumeName,
+    price::Price,
     units::{Size, Span},
 };
 use url::Url;
@@ -45,6 +46,13 @@ pub enum ConfigError {
         /// What is allowed.
         allowed: &'static str,
     },
+}
+
+/// A price in the file, as text.
+pub(super) fn price<'de, D: serde::Deserializer<'de>>(text: D) -> Result<Option<Price>, D::Error> {
+    use serde::{Deserialize as _, de::Error as _};
+    let text = Option::<String>::deserialize(text)?;
+    text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
 }
 
 /// One effective value and where it came from.
@@ -233,6 +241,7 @@ pub fn resolve(
         ),
         disk_floor: p.pick("disk_floor", flags.disk_floor, file.disk_floor, || Size::GIB, text),
         log_limit: p.pick("log_limit", flags.host.log_limit, file.log_limit, || Size::GIB, text),
+        price: p.pick("price", flags.host.price.map(Some), file.price.map(Some), || None, maybe),
         private: false,
         state_dir,
     };

@@ -6,6 +6,7 @@ mod node;
 mod policy;
 mod queue;
 mod settings;
+mod spend;
 mod table;
 mod time;
 mod usage;
@@ -19,6 +20,7 @@ pub use node::{agent, gpus, lanes, nodes};
 pub use policy::policies;
 pub use queue::{dead_letters, queues};
 pub use settings::{settings, settings_history};
+pub use spend::{bills, kinds, plot};
 pub use table::Table;
 
 use crate::cli::Color;

@@ -23,6 +23,7 @@ pub fn lines(usage: &Usage) -> Vec<String> {
     if !host.is_empty() {
         lines.push(host.join(", "));
     }
+    lines.extend(usage.cost.as_ref().map(|cost| format!("cost {cost}")));
     lines
 }
 
@@ -46,7 +47,7 @@ fn sparkline(percents: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shared::{log::CpuUsage, units::Size};
+    use shared::{log::CpuUsage, price::Cost, units::Size};
 
     use super::*;
 
@@ -61,11 +62,18 @@ mod tests {
             trend: vec![0, 50, 100],
         };
         let cpu = Some(CpuUsage { mean: 3.25, peak: 7.96 });
-        let used =
-            Usage { gpu_seconds: 5400.0, gpu: Some(gpu.clone()), cpu, memory_peak: Some(Size(3 << 30)) };
+        let used = Usage {
+            gpu_seconds: 5400.0,
+            gpu: Some(gpu.clone()),
+            cpu,
+            memory_peak: Some(Size(3 << 30)),
+            cost: Some(Cost { amount: 2.345, currency: "EUR".into() }),
+            ..Usage::default()
+        };
         insta::assert_snapshot!(lines(&used).join("\n"), @r"
         GPU 1.50 h: 62% busy (most 100%) ▁▄█, memory 15.0 GiB, 250.00 Wh
         CPU 3.2 cores (most 8.0), memory 3.0 GiB
+        cost 2.35 EUR
         ");
         let idle = GpuUsage { utilization: Some(1.0), utilization_peak: Some(4.0), energy: None, ..gpu };
         let idle = Usage { gpu_seconds: 36.0, gpu: Some(idle), ..Usage::default() };

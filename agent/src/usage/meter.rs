@@ -78,6 +78,7 @@ impl Meter {
             gpu,
             cpu: mean.map(|mean| CpuUsage { mean, peak: self.cpu_peak }),
             memory_peak: self.memory_peak,
+            ..Usage::default()
         }
     }
 }

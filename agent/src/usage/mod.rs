@@ -17,6 +17,7 @@ use futures::{StreamExt, stream};
 use shared::{
     id::JobId,
     log::{Job, Usage},
+    price::Price,
 };
 
 use meter::Meter;
@@ -24,7 +25,7 @@ use meter::Meter;
 use crate::{
     engine::Stats,
     execute::container_name,
-    gpu::Gpu,
+    gpu::{Gpu, Mig},
     ledger::{Holding, Ledger},
     node::Node,
     pace::Pace,
@@ -42,11 +43,20 @@ impl Meters {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What an attempt used that has ended, if it ran for so long.
-    pub fn close(&self, job: &Job, ledger: &Ledger, ran: Duration) -> Usage {
+    /// What an attempt used that has ended, if it ran for so long on a host of that price.
+    pub fn close(&self, job: &Job, ledger: &Ledger, ran: Duration, price: Option<&Price>) -> Usage {
         let meter = self.all().remove(&job.id).unwrap_or_default();
-        let holding = ledger.holdings().remove(&job.id);
-        meter.total(holding.map_or(0.0, |holding| gpus(&holding, &ledger.inventory().gpus)), ran)
+        let Some(holding) = ledger.holdings().remove(&job.id) else { return meter.total(0.0, ran) };
+        let all = ledger.inventory().gpus;
+        let gpus = gpus(&holding, &all);
+        let own = all.iter().find(|gpu| holding.gpus.contains(&gpu.uuid));
+        let part = part(gpus, &holding, &all, ledger.capacity().cpus);
+        Usage {
+            gpu_model: own.map(|gpu| gpu.model.clone()),
+            cost: price.map(|price| price.of(part, ran.as_secs_f64())),
+            provider: price.and_then(|price| price.provider.clone()),
+            ..meter.total(gpus, ran)
+        }
     }
 
     /// Takes in what was seen of a job's container.
@@ -86,6 +96,25 @@ fn gpus(holding: &Holding, all: &[Gpu]) -> f64 {
             let gpu = all.iter().find(|gpu| holding.gpus.contains(&gpu.uuid));
             gpu.map_or(0.0, |gpu| share.bytes() as f64 / gpu.memory.bytes().max(1) as f64)
         }
+    }
+}
+
+/// How much of the host a job has that has so many of its GPUs: by GPUs, and of one that is cut into instances
+/// by memory; by cores on a host without any.
+fn part(gpus: f64, holding: &Holding, all: &[Gpu], cpus: f64) -> f64 {
+    let (instances, whole): (Vec<&Gpu>, Vec<&Gpu>) =
+        all.iter().partition(|gpu| matches!(gpu.mig, Mig::Instance(_)));
+    let memory = |gpus: &[&Gpu]| gpus.iter().map(|gpu| gpu.memory.bytes()).sum::<u64>();
+    let own: Vec<&Gpu> = instances.into_iter().filter(|gpu| holding.gpus.contains(&gpu.uuid)).collect();
+    #[expect(clippy::cast_precision_loss, reason = "few GPUs, and memory below 8 PiB")]
+    if !own.is_empty() {
+        memory(&own) as f64 / memory(&whole).max(1) as f64
+    } else if !whole.is_empty() {
+        gpus / whole.len() as f64
+    } else if cpus > 0.0 {
+        (holding.share.cpus / cpus).min(1.0)
+    } else {
+        0.0
     }
 }
 

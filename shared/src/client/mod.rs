@@ -9,6 +9,7 @@ mod list;
 mod logs;
 mod operate;
 mod resolve;
+mod runs;
 mod submit;
 mod tell;
 
@@ -24,6 +25,7 @@ pub use explain::{LaneReport, NodeFit, NodeReport, ReservedOn, Verdict, Waiting}
 pub use list::{Filter, Page};
 pub use logs::LogItem;
 pub use operate::{DeadLetter, QueueReport};
+pub use runs::{Bill, By, Kind, Run, Spread, bill, bills, compare};
 pub use submit::Submission;
 
 use crate::{

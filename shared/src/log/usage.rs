@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::Size;
+use crate::{price::Cost, units::Size};
 
 /// What an attempt used of its host, as far as it was sampled: at each beat, and by the agent's run in
 /// which it ended.
@@ -20,6 +20,16 @@ pub struct Usage {
     /// The most main memory at one time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<Size>,
+    /// The model of its GPUs, where it had any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_model: Option<String>,
+    /// What its part of the host cost for that time, where the host's price is known: by GPUs on a host that has
+    /// any, where a job without GPUs costs nothing, else by CPU cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+    /// Who is paid for the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
 }
 
 /// What an attempt used of its GPUs.

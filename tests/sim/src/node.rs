@@ -178,6 +178,7 @@ fn config(node: NodeId, state_dir: PathBuf) -> AgentConfig {
         volumes: Default::default(),
         labels,
         simulate_gpus: None,
+        price: None,
         engine: None,
         max_jobs: 8,
         cpus: 4.0,
