@@ -51,6 +51,7 @@ fn a_large_job_starts_beside_a_stream_of_small_ones() {
     let starts_at = |kept: &Value| kept["start"]["at"].is_string();
     let kept = eventually("room is kept", || reserved(&world, &large).filter(starts_at));
     assert_eq!(kept["node"], "a");
+    assert_eq!(world.state(&large), "reserved");
     let said = world.run(["status", &large]).stdout;
     assert!(!said.contains("waits") || said.contains("a has kept room for it since"), "{said}");
     // In a lane of their own, and short enough to end before the large one starts.

@@ -26,10 +26,10 @@ const HIDDEN: Duration = Duration::from_secs(120);
 enum Over {
     /// The job does not wait any more.
     Stale,
-    /// Another host has room by now, or this one keeps it for a job that goes before this one.
+    /// Another host has room by now, or this one takes no jobs for now, or keeps room for one that goes before this.
     Elsewhere,
-    /// The host can do nothing for it, or has kept room for as long as it may.
-    GivenBack,
+    /// The host has kept room for as long as it may.
+    TimeUp,
 }
 
 /// Waits for room, and claims the job then; the ledger keeps the room. Gives the message back where that
@@ -51,12 +51,12 @@ pub(super) async fn keep(node: Arc<Node>, lane: LaneId, mut job: Job, told: Told
             }
             Take::Refused(_) if !node.ledger.is_kept_for(&job.id) => break Over::Elsewhere,
             Take::Refused(why) if why.iter().all(can_wait) => take::refuse(&node, &lane, &job.id, why),
-            Take::Refused(_) | Take::Already | Take::Settling => break Over::GivenBack,
+            Take::Refused(_) | Take::Already | Take::Settling => break Over::Elsewhere,
         }
         tokio::select! {
             biased;
             () = changes.changed() => {}
-            () = &mut deadline => break Over::GivenBack,
+            () = &mut deadline => break Over::TimeUp,
             () = beat.tick() => {
                 match node.log.refresh(&mut job).await {
                     Ok(_) if !job.is_waiting() => break Over::Stale,
@@ -85,7 +85,7 @@ pub(super) async fn keep(node: Arc<Node>, lane: LaneId, mut job: Job, told: Told
             node.ledger.unreserve(&job.id, None);
             give_back(&node, &lane, &received).await;
         }
-        Over::GivenBack => {
+        Over::TimeUp => {
             tracing::info!("keeping no room for the job any more");
             let now = node.clock.now();
             node.ledger.unreserve(&job.id, Some(now + most));

@@ -1,7 +1,7 @@
 //! What the other nodes could do for a job, as far as a few drawn at random tell.
 
 use shared::{
-    lane::{Fit, Needs, fit},
+    lane::{Fit, Misfit, Needs, fit},
     log::Job,
     node::{Mode, NodeRecord},
 };
@@ -13,7 +13,12 @@ const ASKED: usize = 8;
 
 /// Whether some other live node could run the job, now or once it has room.
 pub(crate) async fn could_run(node: &Node, job: &Job) -> bool {
-    any(node, |other| !matches!(fit(&Needs::of(&job.spec), &other.offer), Fit::Never(_))).await
+    any(node, |other| {
+        let misfits = other.capacity.misfits(&job.spec, job.memory());
+        let has_gpus = !matches!(fit(&Needs::of(&job.spec), &other.offer), Fit::Never(_));
+        has_gpus && other.problems.is_empty() && misfits.iter().all(Misfit::passes_when_empty)
+    })
+    .await
 }
 
 /// Whether some other live node has room for the job now.

@@ -6,7 +6,7 @@ use shared::{
     event::Told,
     id::{Attempt, JobId, LaneId},
     index::Marker,
-    lane::Misfit,
+    lane::{Misfit, Needs},
     log::{Claimed, Event, Job, LogError, Put, State},
     message::Message,
     mutant::{self, Mutant},
@@ -33,6 +33,9 @@ const MISFIT_DELAY: Duration = Duration::from_secs(2);
 
 /// How long a host leaves a job to others after its last attempt failed here.
 const AVOID_FOR: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
+
+/// And where it failed here within seconds, and another's opinion of it is wanted.
+const AVOID_STRUCK_FOR: chrono::TimeDelta = chrono::TimeDelta::seconds(600);
 
 /// How soon a job is offered again to a node that is still tidying up after its last attempt.
 const SETTLING_DELAY: Duration = Duration::from_secs(1);
@@ -114,7 +117,8 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
     {
         return Ok(Verdict::Later(early));
     }
-    let lately = now - received.sent_at < AVOID_FOR || node.ledger.has_struck(&id);
+    let struck = node.ledger.has_struck(&id) && now - since < AVOID_STRUCK_FOR;
+    let lately = now - received.sent_at < AVOID_FOR || struck;
     let avoided = lately && avoid.as_ref() == Some(&node.id);
     if avoided && others::could_run(node, &job).await {
         refuse(node, lane, &id, vec![Misfit::Avoided]);
@@ -124,8 +128,6 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
         refuse(node, lane, &id, vec![Misfit::NoSecret { name: name.to_string() }]);
         return Ok(Verdict::Later(Duration::from_secs(10)));
     }
-    let settings = node.fleet.settings();
-    let has_waited = (now - since).to_std().unwrap_or_default() >= settings.patience.0;
     Ok(match node.ledger.take(&id, job.next_attempt(), &job.spec, job.memory(), now) {
         Take::Given(holding) => Verdict::Claim(Box::new(job), holding, told),
         Take::Already => {
@@ -135,33 +137,33 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
             Verdict::Stale
         }
         Take::Settling => Verdict::Later(SETTLING_DELAY),
-        // A node with room for it would have taken it within a beat.
-        Take::Refused(why)
-            if (now - since).to_std().unwrap_or_default() >= settings.beat.0
-                && !job.local
-                && why.iter().all(can_wait)
-                && !others::have_room(node, &job).await
-                && node.ledger.evict(&job, now, settings.reserve_max) =>
-        {
-            tracing::info!(job = %id, "jobs give way to one that goes before them");
-            refuse(node, lane, &id, why);
-            Verdict::Keep(Box::new(job), told)
-        }
-        Take::Refused(why)
-            if has_waited
-                && !job.local
-                && why.iter().all(can_wait)
-                && node.ledger.reserve(&job, now, settings.reserve_max) =>
-        {
-            refuse(node, lane, &id, why);
-            Verdict::Keep(Box::new(job), told)
-        }
-        Take::Refused(why) => {
-            let delay = if why.iter().all(Misfit::is_passing) { Duration::ZERO } else { MISFIT_DELAY };
-            refuse(node, lane, &id, why);
-            Verdict::Later(delay)
-        }
+        Take::Refused(why) => turned_away(node, lane, job, why, told).await,
     })
+}
+
+/// What becomes of a job that does not fit now.
+async fn turned_away(node: &Node, lane: &LaneId, job: Job, why: Vec<Misfit>, told: Told) -> Verdict {
+    let (settings, now) = (node.fleet.settings(), node.clock.now());
+    let since = if let State::Queued { since, .. } = &job.state { *since } else { now };
+    let waited = (now - since).to_std().unwrap_or_default();
+    let keep = if job.local || !why.iter().all(can_wait) || waited < settings.beat.0.min(settings.patience.0)
+    {
+        false
+    } else if waited >= settings.beat.0
+        && node.ledger.would_give_way(&Needs::of(&job.spec))
+        // One with room for it would have taken it within a beat, but for those that have just come.
+        && !others::have_room(node, &job).await
+        && node.ledger.evict(&job, now, settings.reserve_max)
+    {
+        tracing::info!(job = %job.id, "jobs give way to one that goes before them");
+        true
+    } else {
+        let overdue = waited >= settings.patience.0 * 2;
+        waited >= settings.patience.0 && node.ledger.reserve(&job, now, settings.reserve_max, overdue)
+    };
+    let delay = if why.iter().all(Misfit::is_passing) { Duration::ZERO } else { MISFIT_DELAY };
+    refuse(node, lane, &job.id, why);
+    if keep { Verdict::Keep(Box::new(job), told) } else { Verdict::Later(delay) }
 }
 
 pub(super) fn refuse(node: &Node, lane: &LaneId, job: &JobId, why: Vec<Misfit>) {

@@ -228,7 +228,7 @@ impl Run {
             image: owner::image_of(container).to_owned(),
             started_at: container.started_at.unwrap_or_else(|| self.node.clock.now()),
         };
-        self.node.ledger.began(&self.job.id, Terms::of(&self.job.spec, event.started_at));
+        self.node.ledger.began(&self.job.id, Terms::running(&self.job.spec, event.started_at));
         let (log, node, attempt) = (self.node.log.clone(), self.node.id.clone(), self.attempt);
         loop {
             let decide = |job: &Job| {

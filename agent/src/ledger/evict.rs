@@ -15,17 +15,24 @@ pub struct Terms {
     pub priority: Priority,
     /// Whether it gives way.
     pub preemptible: bool,
-    /// Since when it runs.
+    /// Since when it runs, or else was claimed.
     pub since: Timestamp,
+    /// Whether its container runs.
+    pub runs: bool,
     /// When it ends at the latest.
     pub until: When,
 }
 
 impl Terms {
-    /// Of a job that runs since then.
+    /// Of a job that was claimed then.
     pub fn of(spec: &JobSpec, since: Timestamp) -> Self {
         let until = spec.timeout.map_or(When::Unknown, |timeout| When::At(since + timeout.0 + spec.grace.0));
-        Self { priority: spec.priority, preemptible: spec.preemptible, since, until }
+        Self { priority: spec.priority, preemptible: spec.preemptible, since, runs: false, until }
+    }
+
+    /// Of a job whose container runs since then.
+    pub fn running(spec: &JobSpec, since: Timestamp) -> Self {
+        Self { runs: true, ..Self::of(spec, since) }
     }
 
     /// Whether it gives way to a job of this priority.
@@ -95,6 +102,7 @@ mod tests {
                     priority: if *priority == *"low" { Priority::Low } else { Priority::Normal },
                     preemptible: true,
                     since: since.expect("valid"),
+                    runs: true,
                     until: When::Unknown,
                 };
                 (JobId::new(name).expect("valid"), terms, gpus.parse().expect("a number"))

@@ -303,6 +303,8 @@ impl Ledger {
         state.excesses.ended(job);
         state.terms.remove(job);
         state.evicted.remove(job);
+        // Where its end said nothing of the host, or was another's to write.
+        state.breaker.over(job);
         if let Some(holding) = state.holdings.remove(job) {
             state.capacity.give_back(holding.share);
             state.cards.ended(holding.gpus);

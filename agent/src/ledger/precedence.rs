@@ -30,21 +30,21 @@ impl Ledger {
     }
 
     /// Keeps room for a job for so long at most, unless that is done for another. False where it would not
-    /// help, is not needed, or was tried in vain a short while ago.
-    pub fn reserve(&self, job: &Job, now: Timestamp, most: Span) -> bool {
+    /// help or was tried in vain a short while ago; and unless it is `overdue`, where some job's end makes as much
+    /// room by itself. (Those that are polled before it may take that each time.)
+    pub fn reserve(&self, job: &Job, now: Timestamp, most: Span, overdue: bool) -> bool {
         let mut state = self.state();
         state.given_up.retain(|_, until| *until > now);
         if state.is_closed() || state.reservation.is_some() || state.given_up.contains_key(&job.id) {
             return false;
         }
         let (needs, share) = (Needs::of(&job.spec), Share::of(&job.spec, job.memory()));
-        if state.comes_by_itself(&needs, share)
+        if (!overdue && state.comes_by_itself(&needs, share))
             || plan(&needs, &state.unreserved(), &state.running()).is_none()
         {
             return false;
         }
-        state.reservation =
-            Some(Reservation { job: job.id.clone(), needs, share, since: now, until: now + most.0 });
+        state.keep_for(Reservation::new(&job.id, needs, share, now, most));
         self.tell_if(true);
         true
     }
@@ -92,8 +92,7 @@ impl Ledger {
         let Some(victims) = state.giving_way(&needs, share).filter(|victims| !victims.is_empty()) else {
             return false;
         };
-        state.reservation =
-            Some(Reservation { job: job.id.clone(), needs, share, since: now, until: now + most.0 });
+        state.keep_for(Reservation::new(&job.id, needs, share, now, most));
         state.evicted.extend(victims.into_iter().map(|victim| (victim, job.id.clone())));
         self.evictions.tell();
         self.tell_if(true);

@@ -5,6 +5,7 @@ use shared::{
     job::Priority,
     lane::{Needs, When},
     node::{Capacity, Share},
+    units::Span,
 };
 
 /// A job that is kept room for. One at a time has that on a host.
@@ -20,6 +21,8 @@ pub struct Reservation {
     pub since: Timestamp,
     /// Until when at most.
     pub until: Timestamp,
+    /// When the job was expected to start as the room began to be kept.
+    pub planned: When,
 }
 
 /// A job that would like to start.
@@ -32,9 +35,17 @@ pub(super) struct Newcomer<'j> {
 }
 
 impl Reservation {
+    /// For so long at most.
+    pub(super) fn new(job: &JobId, needs: Needs, share: Share, now: Timestamp, most: Span) -> Self {
+        let (job, until) = (job.clone(), now + most.0);
+        Self { job, needs, share, since: now, until, planned: When::Unknown }
+    }
+
     /// Whether a job may use what is kept, which is expected to be needed at `start`: the job itself, one that
-    /// goes before it, and one that will have ended by then (backfill).
+    /// goes before it, and one that will have ended by then (backfill). What was let in and takes longer than it
+    /// said does not put the start off for those that come after it.
     pub(super) fn lets_in(&self, newcomer: Newcomer<'_>, start: When) -> bool {
+        let start = start.min(self.planned);
         self.job == *newcomer.job
             || newcomer.priority > self.needs.priority
             || (start > When::Now && newcomer.until != When::Unknown && newcomer.until <= start)

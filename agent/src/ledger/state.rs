@@ -127,6 +127,9 @@ impl State {
     }
 
     pub(super) fn end_of(&self, job: &JobId) -> When {
+        if self.evicted.contains_key(job) {
+            return When::Now;
+        }
         self.terms.get(job).map_or(When::Unknown, |terms| terms.until)
     }
 
@@ -137,6 +140,12 @@ impl State {
             until: self.end_of(job),
         });
         running.collect()
+    }
+
+    pub(super) fn keep_for(&mut self, reservation: Reservation) {
+        self.reservation = Some(reservation);
+        let planned = self.plan().map_or(When::Unknown, |plan| plan.start);
+        self.reservation.iter_mut().for_each(|kept| kept.planned = planned);
     }
 
     /// Where and when the job that room is kept for is expected to start.

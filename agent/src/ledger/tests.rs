@@ -68,9 +68,9 @@ fn room_is_kept_for_a_large_job_and_used_meanwhile_by_what_ends_in_time() {
     assert!(given(&start(&ledger, &timed("a", 100), 0)));
     let large = waiting("large", "[resources]\ngpus = 2");
     assert!(matches!(start(&ledger, &large, 0), Take::Refused(_)));
-    assert!(ledger.reserve(&large, at(0), Span::secs(1000)));
+    assert!(ledger.reserve(&large, at(0), Span::secs(1000), false));
     assert!(
-        !ledger.reserve(&waiting("larger", "[resources]\ngpus = 2"), at(0), Span::secs(1)),
+        !ledger.reserve(&waiting("larger", "[resources]\ngpus = 2"), at(0), Span::secs(1), false),
         "one at a time"
     );
     let plan = |ledger: &Ledger| ledger.reservation().and_then(|(_, plan)| plan).expect("there is one");
@@ -102,7 +102,7 @@ fn cpu_and_memory_are_kept_too() {
     assert!(matches!(start(&ledger, &job("a", 2), 0), Take::Given(_)));
     let large = job("large", 4);
     assert!(matches!(start(&ledger, &large, 0), Take::Refused(_)));
-    assert!(ledger.reserve(&large, at(0), Span::secs(10)));
+    assert!(ledger.reserve(&large, at(0), Span::secs(10), false));
     assert_eq!(why(&start(&ledger, &job("b", 1), 0)), "needs 1 CPU cores, 0 of 4 free now");
     ledger.give_back(&JobId::new("a").expect("valid"));
     assert!(matches!(start(&ledger, &large, 0), Take::Given(_)));
@@ -113,15 +113,20 @@ fn room_that_was_kept_in_vain_is_not_kept_again_at_once() {
     let ledger = ledger("2xP100:16GiB");
     assert!(matches!(take(&ledger, "a", "gpus = 1"), Take::Given(_)));
     let large = waiting("large", "[resources]\ngpus = 2");
-    assert!(ledger.reserve(&large, at(0), Span::secs(10)));
+    assert!(ledger.reserve(&large, at(0), Span::secs(10), false));
     ledger.unreserve(&large.id, Some(at(20)));
-    assert!(ledger.reservation().is_none() && !ledger.reserve(&large, at(19), Span::secs(10)));
-    assert!(ledger.reserve(&large, at(20), Span::secs(10)));
+    assert!(ledger.reservation().is_none() && !ledger.reserve(&large, at(19), Span::secs(10), false));
+    assert!(ledger.reserve(&large, at(20), Span::secs(10), false));
     // Nor where it never fits, or is no larger than what runs.
     ledger.unreserve(&large.id, None);
-    assert!(!ledger.reserve(&waiting("y", "[resources]\ngpus = 1"), at(20), Span::secs(10)));
-    assert!(!ledger.reserve(&waiting("z", "[resources]\ngpu_share = \"1GiB\""), at(20), Span::secs(10)));
-    assert!(!ledger.reserve(&waiting("x", "[resources]\ngpus = 3"), at(20), Span::secs(10)));
+    assert!(!ledger.reserve(&waiting("y", "[resources]\ngpus = 1"), at(20), Span::secs(10), false));
+    assert!(!ledger.reserve(
+        &waiting("z", "[resources]\ngpu_share = \"1GiB\""),
+        at(20),
+        Span::secs(10),
+        false
+    ));
+    assert!(!ledger.reserve(&waiting("x", "[resources]\ngpus = 3"), at(20), Span::secs(10), false));
 }
 
 fn python() -> Foreign {
@@ -351,4 +356,74 @@ fn jobs_give_way_to_one_that_goes_before_them_and_its_room_is_kept() {
     assert!(!starts("next", ""), "the room is kept");
     assert!(matches!(start(&ledger, &first, 3), Take::Given(_)));
     assert_eq!((ledger.gives_way_to(&soft), ledger.reservation()), (None, None));
+}
+
+#[test]
+fn what_gives_way_is_not_let_back_in_before_the_job_that_it_gave_way_to() {
+    let ledger = ledger("2xP100:16GiB");
+    let soft = |name: &str, timeout: &str| {
+        waiting(name, &format!("preemptible = true\ntimeout = \"{timeout}\"\n[resources]\ngpus = 1"))
+    };
+    let (short, long) = (soft("short", "2h"), soft("long", "24h"));
+    assert!(
+        matches!(start(&ledger, &short, 0), Take::Given(_))
+            && matches!(start(&ledger, &long, 0), Take::Given(_))
+    );
+    let high = waiting("high", "priority = \"high\"\n[resources]\ngpus = 2");
+    assert!(ledger.evict(&high, at(1), Span::secs(9)));
+    ledger.give_back(&short.id);
+    assert_eq!(ledger.room_for_a_while(&Needs::of(&short.spec)), 0);
+    assert!(
+        matches!(start(&ledger, &short, 2), Take::Refused(_)),
+        "though it would end before the other may"
+    );
+}
+
+#[test]
+fn room_is_kept_for_a_job_that_others_always_go_before() {
+    let ledger = ledger("1xP100:16GiB");
+    assert!(matches!(start(&ledger, &waiting("first", "[resources]\ngpus = 1"), 0), Take::Given(_)));
+    let other = waiting("other", "[resources]\ngpus = 1\ngpu_model = \"P100\"");
+    assert!(!ledger.reserve(&other, at(60), Span::secs(9), false), "the end of the first makes room");
+    assert!(ledger.reserve(&other, at(120), Span::secs(9), true), "which another has taken each time");
+}
+
+/// A ledger whose breaker lets one job in on trial.
+fn on_trial() -> Ledger {
+    let ledger = ledger("1xP100:16GiB");
+    for name in ["a", "b", "c"] {
+        let job = waiting(name, "[resources]\ngpus = 1");
+        assert!(matches!(start(&ledger, &job, 0), Take::Given(_)));
+        let strike = Strike { job: job.id.clone(), attempt: Attempt::FIRST, image: "i".into() };
+        ledger.found(&job.id, &job.spec, Finding::Soon(strike), at(1));
+        ledger.give_back(&job.id);
+        ledger.settled(&job.id);
+    }
+    assert!(ledger.problems()[0].starts_with("takes no jobs until"));
+    ledger.tick(at(31));
+    assert_eq!(ledger.problems(), Vec::<String>::new());
+    ledger
+}
+
+#[test]
+fn a_trial_whose_job_is_somebody_elses_is_none() {
+    let ledger = on_trial();
+    let stale = waiting("stale", "[resources]\ngpus = 1");
+    assert!(matches!(start(&ledger, &stale, 32), Take::Given(_)) && ledger.problems().len() == 1);
+    ledger.give_back(&stale.id);
+    assert_eq!(ledger.problems(), Vec::<String>::new(), "the next one is let in");
+}
+
+#[test]
+fn a_trial_is_not_passed_by_fetching_an_image() {
+    let ledger = on_trial();
+    let job = waiting("trial", "[resources]\ngpus = 1");
+    assert!(matches!(start(&ledger, &job, 32), Take::Given(_)));
+    ledger.tick(at(600));
+    assert!(ledger.is_in_doubt("i", at(600)));
+    ledger.began(&job.id, Terms::running(&job.spec, at(600)));
+    ledger.tick(at(629));
+    assert!(ledger.is_in_doubt("i", at(629)));
+    ledger.tick(at(630));
+    assert!(!ledger.is_in_doubt("i", at(630)) && ledger.problems().is_empty());
 }

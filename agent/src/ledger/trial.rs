@@ -25,6 +25,8 @@ impl Ledger {
     pub fn found(&self, job: &JobId, spec: &JobSpec, finding: Finding, now: Timestamp) {
         let mut state = self.state();
         let before = state.breaker.why_closed();
+        // It was tried here again, so what comes of it says nothing of other hosts.
+        state.breaker.decided(job);
         match finding {
             Finding::Well => state.breaker.well(job),
             Finding::Soon(strike) => state.breaker.strike(strike, now),
@@ -47,7 +49,7 @@ impl Ledger {
         let before = state.breaker.why_closed();
         let terms = &state.terms;
         let ran_long = |job: &JobId| {
-            let since = terms.get(job).map(|terms| terms.since);
+            let since = terms.get(job).filter(|terms| terms.runs).map(|terms| terms.since);
             since.is_some_and(|since| (now - since).to_std().unwrap_or_default() >= SOON)
         };
         state.breaker.tick(now, ran_long);

@@ -218,6 +218,8 @@ impl Client {
             State::Queued { .. } => Some(self.explain(&job, phase == Phase::Parked).await?),
             State::Held(_) | State::Done { .. } => None,
         };
+        let is_kept_for = waiting.as_ref().is_some_and(|waiting| waiting.verdict == Verdict::Reserved);
+        let phase = if is_kept_for { Phase::Reserved } else { phase };
         Ok(Status { job, phase, history, waiting, warning })
     }
 
