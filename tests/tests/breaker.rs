@@ -43,6 +43,5 @@ fn what_fails_everywhere_runs_twice_at_most() {
     for id in &jobs {
         world.until(id, "failed");
     }
-
     assert!(jobs.iter().all(|id| world.events(id, "started").len() <= 2));
 }

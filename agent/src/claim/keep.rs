@@ -35,7 +35,7 @@ enum Over {
 /// Waits for room, and claims the job then; the ledger keeps the room. Gives the message back where that
 /// takes too long.
 pub(super) async fn keep(node: Arc<Node>, lane: LaneId, mut job: Job, told: Told, received: Received) {
-    tracing::info!(%lane, "keeping room for a job that has waited long");
+    tracing::info!(%lane, "keeping room for a job");
     let queue = (&lane).into();
     let most = node.fleet.settings().reserve_max.0;
     let mut deadline = std::pin::pin!(tokio::time::sleep(most));

@@ -79,7 +79,7 @@ fn time(seconds: f64) -> String {
     Span(std::time::Duration::from_millis(millis)).to_string()
 }
 
-/// A picture of two rows of bars, as SVG: how long a run takes on each kind, and what it costs.
+/// A picture as SVG, bars side by side: how long a run takes on each kind, and what it costs.
 ///
 /// # Errors
 /// What the drawing library says.
