@@ -6,7 +6,7 @@ use crate::{
     fleet::Fleet,
     host::Edge,
     node::Server,
-    toxics::{Peer, Post, Toxic},
+    toxics::{Peer, Post, Race, Toxic},
     world::World,
 };
 
@@ -25,6 +25,9 @@ pub enum Fault {
     StandStill { node: usize, time: Duration },
     /// A host is cut off.
     Cut { node: usize, peers: Vec<Peer>, time: Duration },
+    /// A host is cut off from the store and comes back while the write of one that takes over from it
+    /// is on its way, or after this time.
+    Race { node: usize, time: Duration },
     /// A service misbehaves.
     Storm { peer: Peer, toxic: Toxic, time: Duration },
     /// The queue's messages come as they like.
@@ -104,6 +107,7 @@ impl Fault {
                 tokio::time::sleep(time).await;
                 peers.iter().for_each(|peer| server.host.cut(*peer, false));
             }
+            Self::Race { node, time } => race(&world, &fleet.server(node), time).await,
             Self::Storm { peer, toxic, time } => {
                 world.toxics().set(peer, toxic);
                 tokio::time::sleep(time).await;
@@ -125,6 +129,18 @@ impl Fault {
             Self::Purge => fleet.services.queues.purge_all(),
         }
     }
+}
+
+async fn race(world: &World, server: &Server, time: Duration) {
+    let until = world.elapsed() + time;
+    world.toxics().race = Some(Race { away: server.host.name.clone(), met: false });
+    server.host.cut(Peer::Store, true);
+    let met = || world.toxics().race.as_ref().is_none_or(|race| race.met);
+    while world.elapsed() < until && !met() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world.toxics().race = None;
+    server.host.cut(Peer::Store, false);
 }
 
 async fn still(server: &Server, time: Duration) {

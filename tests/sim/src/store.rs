@@ -148,6 +148,22 @@ impl SimStore {
         self.objects.world.meter().store(ask, key, self.link.host.name.starts_with("desk"));
     }
 
+    /// A write that ends a claim of a host that is away takes its time, and the host hears of it.
+    async fn race(&self, key: &str) {
+        let world = &self.objects.world;
+        let holder = world.watch().holder(key);
+        let races = match &mut world.toxics().race {
+            Some(race) if self.link.host.name != race.away && holder.as_ref() == Some(&race.away) => {
+                race.met = true;
+                true
+            }
+            _ => false,
+        };
+        if races {
+            tokio::time::sleep(world.seconds(1, 40)).await;
+        }
+    }
+
     async fn page(&self, prefix: String, after: Option<String>) -> Result<Vec<ObjectMeta>> {
         let objects = self.objects.clone();
         let what = match &after {
@@ -198,6 +214,9 @@ impl ObjectStore for SimStore {
         let create = matches!(opts.mode, PutMode::Create);
         let what = format!("{} {key}", if create { "CREATE" } else { "PUT" });
         self.counts(Ask::Put, &key);
+        if create {
+            self.race(&key).await;
+        }
         self.link.write(what, move || objects.put(&key, &body, create)).await.map_err(broken)?
     }
 

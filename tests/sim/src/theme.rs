@@ -107,6 +107,7 @@ impl Theme {
         let usual = self == Self::Anything || world.odds(0.2);
         match self {
             _ if usual => Fault::draw(world, nodes, lease),
+            Self::AroundTheLease if world.odds(0.5) => Fault::Race { node, time: lease * 3 },
             Self::AroundTheLease => {
                 let time = world.span(lease, lease + beat * 5);
                 Fault::Cut { node, peers: vec![Peer::Store], time }

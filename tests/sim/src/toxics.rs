@@ -43,8 +43,17 @@ pub struct Post {
     pub lost: f64,
 }
 
+/// A host that is away, and the others, one of which will be about to end its claims.
+#[derive(Debug, Clone)]
+pub struct Race {
+    /// The host that is away.
+    pub away: String,
+    /// Somebody's write that ends one of its claims is on its way.
+    pub met: bool,
+}
+
 /// All that is wrong at present.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Toxics {
     /// With the store.
     pub store: Toxic,
@@ -54,6 +63,8 @@ pub struct Toxics {
     pub engine: Toxic,
     /// With the messages.
     pub post: Post,
+    /// Between a host that comes back and those who take over from it.
+    pub race: Option<Race>,
 }
 
 /// What becomes of one request.

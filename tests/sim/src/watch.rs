@@ -119,6 +119,16 @@ impl Watch {
         }
     }
 
+    /// The node that holds the job in whose log this key is.
+    pub fn holder(&self, key: &str) -> Option<String> {
+        let mut parts = key.split('/');
+        let (Some("jobs"), Some(job), Some("log")) = (parts.next(), parts.next(), parts.next()) else {
+            return None;
+        };
+        let seen = self.jobs.get(&job.parse().ok()?)?;
+        Some(seen.job.as_ref()?.held()?.node.to_string())
+    }
+
     /// An object was deleted.
     pub fn deleted(&mut self, world: &World, key: &str) {
         if self.blind {
