@@ -40,10 +40,20 @@ impl Size {
 }
 
 impl fmt::Display for Size {
-    /// The largest binary unit that gives a whole number, so that nothing is rounded.
+    /// The largest unit that gives a whole number, so that nothing is rounded.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [(u64, &str); 5] =
-            [(1 << 50, "PiB"), (1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        const UNITS: [(u64, &str); 10] = [
+            (1 << 50, "PiB"),
+            (1_000_000_000_000_000, "PB"),
+            (1 << 40, "TiB"),
+            (1_000_000_000_000, "TB"),
+            (1 << 30, "GiB"),
+            (1_000_000_000, "GB"),
+            (1 << 20, "MiB"),
+            (1_000_000, "MB"),
+            (1 << 10, "KiB"),
+            (1_000, "kB"),
+        ];
         let text = UNITS
             .iter()
             .find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(*unit))
@@ -146,6 +156,16 @@ mod tests {
     #[case("100B", 100)]
     fn sizes_are_read(#[case] text: &str, #[case] bytes: u64) {
         assert_eq!(text.parse(), Ok(Size(bytes)));
+    }
+
+    #[rstest]
+    #[case("80GiB")]
+    #[case("141GB")]
+    #[case("1500MB")]
+    #[case("143771MiB")]
+    #[case("1025B")]
+    fn sizes_are_written_in_the_unit_that_gives_a_whole_number(#[case] text: &str) {
+        assert_eq!(text.parse::<Size>().expect("a size").to_string(), text);
     }
 
     #[rstest]

@@ -34,7 +34,7 @@ fn the_cheapest_kind_of_host_for_a_program_is_found_by_running_it_on_each() {
         "the cheapest first: {kinds}"
     );
     let time = |kind: &Value| number(&kind["seconds"]["mean"]);
-    assert!(time(slow) >= 4.0 && time(fast) >= 1.0 && time(fast) < time(slow), "{kinds}");
+    assert!(time(slow) > 3.9 && time(fast) > 0.9 && time(fast) < time(slow), "{kinds}");
     // One of two GPUs of a host for 7.20 an hour, and the one GPU of one for 36.
     assert!(near(number(&slow["cost"]["USD"]), time(slow) * 3.6 / 3600.0), "{kinds}");
     assert!(near(number(&fast["cost"]["USD"]), time(fast) * 36.0 / 3600.0), "{kinds}");

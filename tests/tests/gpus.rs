@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use serde_json::Value;
+use shared::units::Size;
 use tests::{
     Agent, Done, World,
     engine::{Engine, ask},
@@ -28,7 +29,7 @@ fn states(world: &World, agent: &Agent<'_>) -> Vec<String> {
 #[test]
 fn all_of_a_gpu_is_read() {
     let world = World::new();
-    set(&world, &two_p100("used_mib = 512\nprocesses = [{ pid = 1, memory_mib = 512 }]", ""));
+    set(&world, &two_p100("used_kib = 524288\nprocesses = [{ pid = 1, memory_mib = 512 }]", ""));
     let read: Value = serde_json::from_str(&gpus(&world, &library(), &["--json"]).ok()).expect("JSON");
     assert_eq!(
         (read["driver"]["version"].as_str(), read["driver"]["cuda"].as_str()),
@@ -46,6 +47,57 @@ fn all_of_a_gpu_is_read() {
     );
     assert_eq!(first["processes"][0]["pid"], 1);
     assert!(gpus(&world, &library(), &[]).ok().contains("(pid 1)"));
+}
+
+/// What `haul gpus --json` printed on a real H200 (driver 580.159.04), and the host that gives these numbers.
+fn recorded(text: &str) -> (Value, String) {
+    let mut read: Value = serde_json::from_str(text).expect("JSON");
+    let driver = read["driver"]["version"].clone();
+    let gpu = &mut read["gpus"][0];
+    // The stand-in has no bus, and the program that was seen there does not run here.
+    gpu["pci_bus"] = Value::Null;
+    for process in gpu["processes"].as_array_mut().expect("a list") {
+        process["pid"] = std::process::id().into();
+        process["name"] = std::fs::read_to_string("/proc/self/comm").expect("a name").trim_end().into();
+    }
+    let number = |name: &str| gpu[name].as_f64().expect("a number");
+    let kib = |value: &Value| value.as_str().expect("text").parse::<Size>().expect("a size").bytes() >> 10;
+    let processes: Vec<String> = gpu["processes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|process| {
+            format!("{{ pid = {}, memory_mib = {} }}", process["pid"], kib(&process["memory"]) >> 10)
+        })
+        .collect();
+    let host = format!(
+        "driver = {}\ncuda = 13000\n[[gpus]]\nuuid = {}\nname = {}\nmemory_mib = {}\nreserved_kib = {}\n\
+         used_kib = {}\ncc = [9, 0]\nutilization = {}\npower_mw = {:.0}\nenergy_mj = {:.0}\ntemperature = {}\n\
+         mig = false\nprocesses = [{}]\n",
+        driver,
+        gpu["uuid"],
+        gpu["model"],
+        kib(&gpu["memory"]) >> 10,
+        kib(&gpu["memory_reserved"]),
+        kib(&gpu["memory_used"]),
+        gpu["utilization"],
+        number("power") * 1000.0,
+        number("energy") * 1000.0,
+        gpu["temperature"],
+        processes.join(", "),
+    );
+    (read, host)
+}
+
+#[test]
+fn a_gpu_reads_as_a_real_one_did() {
+    let world = World::new();
+    for text in [include_str!("h200/idle.json"), include_str!("h200/busy.json")] {
+        let (real, host) = recorded(text);
+        set(&world, &host);
+        let read: Value = serde_json::from_str(&gpus(&world, &library(), &["--json"]).ok()).expect("JSON");
+        assert_eq!(read, real);
+    }
 }
 
 #[test]

@@ -63,7 +63,10 @@ fn a_job_that_holds_more_than_its_share_is_warned_of_and_ended() {
     let hold = |mib: u32| {
         let processes =
             format!("{{ pid = {first}, memory_mib = {mib} }}, {{ pid = {second}, memory_mib = 4096 }}");
-        set(&world, &p100(FIRST, 0, &format!("used_mib = {}\nprocesses = [{processes}]", mib + 4096)));
+        set(
+            &world,
+            &p100(FIRST, 0, &format!("used_kib = {}\nprocesses = [{processes}]", (mib + 4096) << 10)),
+        );
     };
     let beats = || world.json(["nodes", "--json"])[0]["counter"].as_u64().expect("a number");
     let gpu = || world.json(["nodes", "--json"])[0]["offer"]["gpus"][0]["state"]["state"].clone();

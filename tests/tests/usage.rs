@@ -14,7 +14,7 @@ fn what_a_job_used_stands_in_its_log_and_in_its_status() {
     let world = World::on_engine(engine.address());
     // Nobody's memory, so that the GPU stays free.
     let host = |joules: u64, used: u32| {
-        set(&world, &p100(FIRST, 0, &format!("energy_mj = {}\nused_mib = {used}", joules * 1000)));
+        set(&world, &p100(FIRST, 0, &format!("energy_mj = {}\nused_kib = {}", joules * 1000, used << 10)));
     };
     host(5000, 0);
     let _agent = nvml::agent(&world, &[]);

@@ -8,12 +8,15 @@ const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
 /// Below this, in percent, GPUs were held and not used.
 const UNUSED: f64 = 5.0;
 
+/// What programs need to begin, in GPU seconds; a shorter run says nothing of its GPUs' use.
+const BEGINNING: f64 = 60.0;
+
 /// One line for each thing that was measured.
 pub fn lines(usage: &Usage) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(gpu) = &usage.gpu {
         lines.push(of_gpus(usage.gpu_seconds, gpu));
-        if gpu.utilization.is_some_and(|mean| mean < UNUSED) {
+        if usage.gpu_seconds >= BEGINNING && gpu.utilization.is_some_and(|mean| mean < UNUSED) {
             lines.push("its GPUs were held and hardly used: does the program find them?".into());
         }
     }
@@ -76,10 +79,11 @@ mod tests {
         cost 2.35 EUR
         ");
         let idle = GpuUsage { utilization: Some(1.0), utilization_peak: Some(4.0), energy: None, ..gpu };
-        let idle = Usage { gpu_seconds: 36.0, gpu: Some(idle), ..Usage::default() };
+        let idle = Usage { gpu_seconds: 72.0, gpu: Some(idle), ..Usage::default() };
         insta::assert_snapshot!(lines(&idle).join("\n"), @r"
-        GPU 0.01 h: 1% busy (most 4%) ▁▄█, memory 15.0 GiB
+        GPU 0.02 h: 1% busy (most 4%) ▁▄█, memory 15.0 GiB
         its GPUs were held and hardly used: does the program find them?
         ");
+        assert_eq!(lines(&Usage { gpu_seconds: 59.0, ..idle }).len(), 1, "too short to tell");
     }
 }

@@ -54,6 +54,8 @@ impl Meter {
         let seen = (now, stats.cpu);
         match &mut self.cpu {
             None => self.cpu = Some([seen, seen]),
+            // Of one that has just ended the engine tells zeros.
+            Some([_, last]) if stats.cpu < last.1 => {}
             Some([_, last]) => {
                 self.cpu_peak = self.cpu_peak.max(cores(*last, seen).unwrap_or_default());
                 *last = seen;
@@ -110,7 +112,7 @@ mod tests {
             meter.own(&gpus.iter().collect::<Vec<_>>());
         }
         let second = Duration::from_secs;
-        for (at, cpu, memory) in [(0, 5, 100), (10, 15, 300), (20, 45, 200)] {
+        for (at, cpu, memory) in [(0, 5, 100), (10, 15, 300), (20, 45, 200), (30, 0, 0)] {
             meter.container(second(at), Stats { cpu: second(cpu), memory: Size(memory) });
         }
         let used = meter.total(2.0, second(30));

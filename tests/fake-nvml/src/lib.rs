@@ -53,9 +53,9 @@ struct Gpu {
     name: String,
     memory_mib: u64,
     #[serde(default)]
-    used_mib: u64,
+    used_kib: u64,
     #[serde(default)]
-    reserved_mib: u64,
+    reserved_kib: u64,
     cc: [i32; 2],
     #[serde(default)]
     minor: u32,
@@ -128,7 +128,7 @@ fn with(handle: usize, give: impl FnOnce(&Gpu) -> u32) -> u32 {
                 uuid: instance.uuid.clone(),
                 name: format!("{} MIG {}", gpu.name, instance.profile),
                 memory_mib: instance.memory_mib,
-                used_mib: 0,
+                used_kib: 0,
                 processes: instance.processes.clone(),
                 utilization: None,
                 power_mw: None,
@@ -217,7 +217,7 @@ pub struct Memory {
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetMemoryInfo_v2(gpu: usize, to: *mut Memory) -> u32 {
     with(gpu, |gpu| {
-        let (total, used, reserved) = (gpu.memory_mib << 20, gpu.used_mib << 20, gpu.reserved_mib << 20);
+        let (total, used, reserved) = (gpu.memory_mib << 20, gpu.used_kib << 10, gpu.reserved_kib << 10);
         // SAFETY: the caller passes a structure whose version it has filled in.
         let version = unsafe { (*to).version };
         give(to, Some(Memory { version, total, reserved, free: total - used - reserved, used }))
