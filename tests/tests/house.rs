@@ -32,6 +32,7 @@ const PURE: &[&str] = &[
     "agent/src/ledger/excess.rs",
     "agent/src/ledger/reserve.rs",
     "agent/src/ledger/state.rs",
+    "agent/src/ledger/view.rs",
     "agent/src/publish/desk.rs",
     "agent/src/publish/note.rs",
     "agent/src/publish/track.rs",

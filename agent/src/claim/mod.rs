@@ -49,6 +49,8 @@ enum Woken {
     Sweep,
     /// No lane has anything; those without a long poll get one.
     Park,
+    /// A long poll on this lane brought nothing.
+    Empty(LaneId),
     /// Nothing more is to be taken.
     Close,
 }
@@ -91,6 +93,13 @@ impl Claims {
                 match self.wake().await {
                     Woken::Sweep => break,
                     Woken::Park => self.park(),
+                    Woken::Empty(lane) => {
+                        let fits =
+                            self.lanes.get(&lane).is_some_and(|lane| self.node.ledger.room(&lane.needs) > 0);
+                        if fits {
+                            self.watch(lane);
+                        }
+                    }
                     Woken::Close => return self.see_out().await,
                 }
             }
@@ -138,15 +147,20 @@ impl Claims {
     /// Starts a long poll on each lane that fits and has none.
     fn park(&mut self) {
         for (lane, _) in order::fitting(self.lanes.values(), &self.node.ledger) {
-            if self.polling.insert(lane.clone(), ()).is_some() {
-                continue;
-            }
-            let queue = self.node.fleet.queue.clone();
-            self.polls.spawn(async move {
-                let received = queue.receive(&(&lane).into(), 1, LONG_POLL, VISIBILITY).await;
-                (lane, received)
-            });
+            self.watch(lane);
         }
+    }
+
+    /// Starts a long poll on a lane, unless it has one.
+    fn watch(&mut self, lane: LaneId) {
+        if self.polling.insert(lane.clone(), ()).is_some() {
+            return;
+        }
+        let queue = self.node.fleet.queue.clone();
+        self.polls.spawn(async move {
+            let received = queue.receive(&(&lane).into(), 1, LONG_POLL, VISIBILITY).await;
+            (lane, received)
+        });
     }
 
     /// Waits until there is something to do.
@@ -159,7 +173,7 @@ impl Claims {
             Some(polled) = self.polls.join_next() => {
                 let Ok((lane, received)) = polled else { return Woken::Park };
                 self.polling.remove(&lane);
-                if self.received(&lane, received).await { Woken::Sweep } else { Woken::Park }
+                if self.received(&lane, received).await { Woken::Sweep } else { Woken::Empty(lane) }
             }
             () = self.changes.changed() => Woken::Sweep,
             () = self.look.tick() => {

@@ -7,17 +7,20 @@ use crate::ledger::Ledger;
 /// The lanes that fit what is free, each with how many of its jobs would: by priority, then the
 /// largest need first, so that small jobs fill what is left.
 pub(super) fn fitting<'l>(lanes: impl Iterator<Item = &'l Lane>, ledger: &Ledger) -> Vec<(LaneId, usize)> {
-    ordered(lanes, |lane| ledger.room(&lane.needs))
+    let view = ledger.view();
+    ordered(lanes, |lane| view.room(&lane.needs))
 }
 
 /// The lanes that would fit if what runs here ended.
 pub(super) fn waiting<'l>(lanes: impl Iterator<Item = &'l Lane>, ledger: &Ledger) -> Vec<LaneId> {
-    names(ordered(lanes, |lane| usize::from(ledger.would_fit(&lane.needs))))
+    let view = ledger.view();
+    names(ordered(lanes, |lane| usize::from(view.would_fit(&lane.needs))))
 }
 
 /// The lanes that fit only what is kept for a job, where short jobs may use that until it starts.
 pub(super) fn for_a_while<'l>(lanes: impl Iterator<Item = &'l Lane>, ledger: &Ledger) -> Vec<LaneId> {
-    let fits = |lane: &Lane| ledger.room(&lane.needs) == 0 && ledger.room_for_a_while(&lane.needs) > 0;
+    let view = ledger.view();
+    let fits = |lane: &Lane| view.room(&lane.needs) == 0 && view.room_for_a_while(&lane.needs) > 0;
     names(ordered(lanes, |lane| usize::from(fits(lane))))
 }
 

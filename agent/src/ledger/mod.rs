@@ -11,6 +11,7 @@ mod precedence;
 mod reserve;
 mod state;
 mod trial;
+mod view;
 
 use std::{
     collections::BTreeMap,
@@ -32,6 +33,7 @@ use shared::{
 };
 use state::State;
 pub use trial::Finding;
+pub use view::View;
 
 use crate::{
     changes::{Changes, Watcher},
@@ -199,12 +201,14 @@ impl Ledger {
         self.state().holdings.clone()
     }
 
-    /// How many jobs of these needs could be taken now, up to ten; 0 where the host takes none. What is
-    /// kept for another is left out, unless these go before it.
+    /// What is free now, for a look at many lanes.
+    pub fn view(&self) -> View {
+        self.state().view()
+    }
+
+    /// How many jobs of these needs could be taken now ([`View::room`]).
     pub fn room(&self, needs: &Needs) -> usize {
-        let state = self.state();
-        let goes_before = state.reservation.as_ref().is_none_or(|kept| needs.priority > kept.needs.priority);
-        state.room(needs, goes_before)
+        self.view().room(needs)
     }
 
     /// Gives a job what it needs, or says why not.

@@ -3,7 +3,7 @@
 
 use shared::{
     id::{JobId, Timestamp},
-    lane::{Fit, Needs, Plan, When, fit, plan},
+    lane::{Needs, Plan, plan},
     log::Job,
     node::Share,
     units::Span,
@@ -13,22 +13,6 @@ use super::{Ledger, Reservation, Terms};
 use crate::changes::Watcher;
 
 impl Ledger {
-    /// How many jobs of these needs could be taken now if they ended before what is kept for another is
-    /// needed; 0 where nobody can tell when that is.
-    pub fn room_for_a_while(&self, needs: &Needs) -> usize {
-        let state = self.state();
-        match state.plan() {
-            Some(Plan { start: When::At(_), .. }) => state.room(needs, true),
-            Some(_) | None => 0,
-        }
-    }
-
-    /// Whether a job of these needs would fit if what runs here ended.
-    pub fn would_fit(&self, needs: &Needs) -> bool {
-        let state = self.state();
-        !state.is_closed() && matches!(fit(needs, &state.offer()), Fit::WhenEmpty(_))
-    }
-
     /// Keeps room for a job for so long at most, unless that is done for another. False where it would not
     /// help or was tried in vain a short while ago; and unless it is `overdue`, where some job's end makes as much
     /// room by itself. (Those that are polled before it may take that each time.)
@@ -75,9 +59,10 @@ impl Ledger {
     /// Whether a job of these needs would fit if jobs gave way to it.
     pub fn would_give_way(&self, needs: &Needs) -> bool {
         let state = self.state();
-        !state.is_closed()
+        state.has_any_giving_way(needs.priority)
+            && !state.is_closed()
             && !state.is_kept_from(needs.priority)
-            && state.room(needs, true) == 0
+            && state.view().room_with_kept(needs) == 0
             && state.giving_way(needs, Share::default()).is_some()
     }
 

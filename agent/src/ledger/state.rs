@@ -17,6 +17,7 @@ use super::{
     evict::{self, Candidate},
     excess::Excesses,
     reserve::{Newcomer, capacity_start},
+    view::View,
 };
 
 /// What is known of the host.
@@ -182,6 +183,11 @@ impl State {
         self.reservation.as_ref().is_some_and(|kept| kept.needs.priority >= priority)
     }
 
+    /// Whether anything that runs gives way to jobs of this priority.
+    pub(super) fn has_any_giving_way(&self, priority: Priority) -> bool {
+        self.terms.iter().any(|(job, terms)| terms.gives_way_to(priority) && !self.evicted.contains_key(job))
+    }
+
     /// Which jobs would have to give way to one of these needs, or `None` where that would not help.
     pub(super) fn giving_way(&self, needs: &Needs, share: Share) -> Option<BTreeSet<JobId>> {
         let candidates: Vec<Candidate<'_>> = self
@@ -204,25 +210,16 @@ impl State {
         capacity.has_room_for(share) && fit(needs, &Offer { gpus, ..self.unreserved() }) == Fit::Now
     }
 
-    /// How many jobs of these needs could be taken now, up to ten, with what is kept for another or without.
-    pub(super) fn room(&self, needs: &Needs, with_kept: bool) -> usize {
-        let (offer, capacity) = if with_kept {
-            (self.unreserved(), self.capacity)
-        } else {
-            (self.offer(), self.spare_capacity())
-        };
-        if self.is_closed() || fit(needs, &offer) != Fit::Now {
-            return 0;
+    /// What is free, for a look at many lanes at once.
+    pub(super) fn view(&self) -> View {
+        View {
+            closed: self.is_closed(),
+            offer: self.offer(),
+            unreserved: self.unreserved(),
+            capacity: self.capacity,
+            spare: self.spare_capacity(),
+            kept_for: self.reservation.as_ref().map(|kept| kept.needs.priority),
+            kept_until: self.plan().map(|plan| plan.start),
         }
-        let slots = capacity.slots.saturating_sub(capacity.slots_used) as usize;
-        let by_need = match &needs.gpu {
-            None => {
-                let free = capacity.cpus - capacity.cpus_used;
-                // A job may ask for less than a core; which it does is only known once received.
-                if free > 0.0 { (free.ceil().min(10.0)) as usize } else { 0 }
-            }
-            Some(gpu) => gpu.room(&offer),
-        };
-        slots.min(by_need).min(10)
     }
 }

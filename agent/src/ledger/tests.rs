@@ -76,7 +76,7 @@ fn room_is_kept_for_a_large_job_and_used_meanwhile_by_what_ends_in_time() {
     let plan = |ledger: &Ledger| ledger.reservation().and_then(|(_, plan)| plan).expect("there is one");
     assert_eq!(plan(&ledger).start, When::At(at(100)));
     let needs = Needs::of(&timed("b", 1).spec);
-    assert_eq!((ledger.room(&needs), ledger.room_for_a_while(&needs)), (0, 1));
+    assert_eq!((ledger.room(&needs), ledger.view().room_for_a_while(&needs)), (0, 1));
     // Who may run for ever, or too long, has to wait.
     let forever = waiting("b", one);
     assert_eq!(why(&start(&ledger, &forever, 20)), "needs 1 GPU, 0 free now, 1 kept for a larger job");
@@ -87,7 +87,7 @@ fn room_is_kept_for_a_large_job_and_used_meanwhile_by_what_ends_in_time() {
     // Who goes before it, does.
     let high = waiting("c", &format!("priority = \"high\"\n{one}"));
     assert!(given(&start(&ledger, &high, 30)));
-    assert_eq!((plan(&ledger).start, ledger.room_for_a_while(&needs)), (When::Unknown, 0));
+    assert_eq!((plan(&ledger).start, ledger.view().room_for_a_while(&needs)), (When::Unknown, 0));
     ledger.give_back(&high.id);
     ledger.give_back(&JobId::new("a").expect("valid"));
     assert!(!given(&start(&ledger, &timed("b", 1), 40)), "it is about to start");
@@ -372,7 +372,7 @@ fn what_gives_way_is_not_let_back_in_before_the_job_that_it_gave_way_to() {
     let high = waiting("high", "priority = \"high\"\n[resources]\ngpus = 2");
     assert!(ledger.evict(&high, at(1), Span::secs(9)));
     ledger.give_back(&short.id);
-    assert_eq!(ledger.room_for_a_while(&Needs::of(&short.spec)), 0);
+    assert_eq!(ledger.view().room_for_a_while(&Needs::of(&short.spec)), 0);
     assert!(
         matches!(start(&ledger, &short, 2), Take::Refused(_)),
         "though it would end before the other may"

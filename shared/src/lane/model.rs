@@ -4,28 +4,29 @@
 //! `NVIDIA GeForce RTX 4090` against `A100`, `a100 80gb`, `RTX4090`. Both are cut into lower-case
 //! words of letters and digits, and the job's words must occur in the driver's, in order.
 
-/// The words of a model's name, in lower case.
-fn words(name: &str) -> impl Iterator<Item = String> + '_ {
-    name.split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_ascii_lowercase)
+/// The words of a model's name.
+fn words(name: &str) -> impl Iterator<Item = &str> {
+    name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty())
 }
 
 /// The one spelling under which two equal wishes are equal.
 pub(super) fn canonical(name: &str) -> String {
-    words(name).collect::<Vec<_>>().join(" ")
+    words(name).map(str::to_ascii_lowercase).collect::<Vec<_>>().join(" ")
 }
 
 /// Does the driver's name for a GPU fit what the job asked for?
 pub(super) fn matches(wish: &str, driver_name: &str) -> bool {
-    let has: Vec<String> = words(driver_name).collect();
-    let mut rest = has.iter();
-    if words(wish).all(|word| rest.any(|has| *has == word)) {
+    let mut rest = words(driver_name);
+    if words(wish).all(|word| rest.any(|has| has.eq_ignore_ascii_case(word))) {
         return true;
     }
     // Written without the spaces: some run of the driver's words, put together, is the wish.
-    let wish: String = words(wish).collect();
-    (0..has.len()).any(|from| (from + 1..=has.len()).any(|to| has[from..to].concat() == wish))
+    let (has, length): (Vec<&str>, usize) = (words(driver_name).collect(), words(wish).map(str::len).sum());
+    let together = |run: &[&str]| {
+        run.iter().map(|word| word.len()).sum::<usize>() == length
+            && run.concat().eq_ignore_ascii_case(&words(wish).collect::<String>())
+    };
+    (0..has.len()).any(|from| (from + 1..=has.len()).any(|to| together(&has[from..to])))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! run the shipped agent over an object store ([`store`]), a queue ([`queue`]) and container
 //! engines ([`engine`], [`machine`]) whose requests fail as networks do ([`host`], [`toxics`]).
 //! [`watch`] sees everything and says when an invariant is broken; [`rest`] looks at the end. Half of
-//! the seeds have a [`theme`]. Beside them there are [`calm`] runs, and [`scale`], which counts
-//! ([`meter`]).
+//! the seeds have a [`theme`]. Beside them there are [`calm`] runs, and two that count ([`meter`]):
+//! [`scale`], and [`policy`], which sets haul against schedulers that see everything.
 
 mod bell;
 mod calm;
@@ -18,6 +18,7 @@ mod host;
 mod machine;
 mod meter;
 mod node;
+mod policy;
 mod pool;
 mod queue;
 mod report;
@@ -86,6 +87,8 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Sets haul against central schedulers, on the work of a real cluster
+    Policy(policy::Options),
     /// One team's job behind a thousand of another
     Turns {
         #[arg(long, default_value_t = 1)]
@@ -144,6 +147,7 @@ fn main() -> ExitCode {
         Command::Scale { nodes, jobs, runs, window, seed } => {
             scale::run(&nodes, Work { jobs, runs: runs.0, window }, seed)
         }
+        Command::Policy(options) => policy::run(&options),
         Command::Mutants { list: true, .. } => report::names(),
         Command::Mutants { seeds, only, .. } => report::mutants(&seeds, only.as_deref()),
     }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use shared::{
-    id::{JobId, LaneId, NodeId},
-    log::{Entry, Event, Next},
+    id::{GpuUuid, JobId, LaneId, NodeId},
+    log::{Entry, Event, Next, Outcome},
 };
 
 /// Kinds of requests, as clouds price them.
@@ -91,9 +91,29 @@ struct Seen {
     submitted: Duration,
     claimed: Option<Duration>,
     holder: Option<NodeId>,
+    gpus: Vec<GpuUuid>,
+    /// When the last claim was.
+    held_since: Duration,
     /// When its holder died.
     bereaved: Option<Duration>,
     finals: u32,
+}
+
+/// A job on a node, from its claim to the end of the attempt.
+#[derive(Debug, Clone)]
+pub struct Attempted {
+    /// The job.
+    pub job: JobId,
+    /// Where.
+    pub node: NodeId,
+    /// On which GPUs.
+    pub gpus: Vec<GpuUuid>,
+    /// Since when.
+    pub from: Duration,
+    /// Until when.
+    pub to: Duration,
+    /// How it ended.
+    pub outcome: Outcome,
 }
 
 /// The meter; one that is off counts nothing.
@@ -106,6 +126,7 @@ pub struct Meter {
     finals: usize,
     waits: BTreeMap<LaneId, Vec<Duration>>,
     failovers: Vec<Duration>,
+    attempts: Vec<Attempted>,
 }
 
 impl Meter {
@@ -163,7 +184,7 @@ impl Meter {
         let (Ok(id), Ok(entry)) = (job.parse::<JobId>(), serde_json::from_slice::<Entry>(body)) else {
             unreachable!("agents write what they can read")
         };
-        let seen = self.jobs.entry(id).or_default();
+        let seen = self.jobs.entry(id.clone()).or_default();
         match entry.event {
             Event::Submitted(submitted) => (seen.submitted, seen.lane) = (now, Some(submitted.lane)),
             Event::Claimed(claimed) => {
@@ -175,10 +196,14 @@ impl Meter {
                 if let Some(died) = seen.bereaved.take() {
                     self.failovers.push(now - died);
                 }
-                seen.holder = Some(claimed.node);
+                (seen.holder, seen.gpus, seen.held_since) = (Some(claimed.node), claimed.gpus, now);
             }
             Event::Ended(ended) => {
-                seen.holder = None;
+                if let Some(node) = seen.holder.take() {
+                    let (gpus, from) = (std::mem::take(&mut seen.gpus), seen.held_since);
+                    let outcome = ended.outcome;
+                    self.attempts.push(Attempted { job: id, node, gpus, from, to: now, outcome });
+                }
                 if ended.next == Next::Final {
                     seen.finals += 1;
                     self.finals += 1;
@@ -207,6 +232,11 @@ impl Meter {
     /// How long each lane's jobs waited for their first claim.
     pub fn waits(&self) -> &BTreeMap<LaneId, Vec<Duration>> {
         &self.waits
+    }
+
+    /// All attempts that have ended.
+    pub fn attempts(&self) -> &[Attempted] {
+        &self.attempts
     }
 
     /// How long jobs of dead nodes waited for their next claim.

@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use agent::{
     config::{AgentConfig, OnStop},
     fence,
-    gpu::{Gpus, NoGpus, Reader, Simulated, SimulatedSpec},
+    gpu::{Gpus, Inventory, NoGpus, Reader, Simulated, SimulatedSpec},
     guard,
     life::Life,
     node::Node,
@@ -64,6 +64,26 @@ impl Services {
     }
 }
 
+/// What a host has.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// Its GPUs, as `--simulate-gpus` has them.
+    pub gpus: String,
+    /// Its CPUs.
+    pub cpus: f64,
+    /// Its memory.
+    pub memory: Size,
+    /// How many jobs it runs at once.
+    pub max_jobs: u32,
+}
+
+impl Shape {
+    /// So many GPUs, and what goes with them.
+    pub fn with(gpus: u32) -> Self {
+        Self { gpus: format!("{gpus}xP100:16GiB"), cpus: 4.0, memory: Size(64 << 30), max_jobs: 8 }
+    }
+}
+
 /// A host of the fleet.
 pub struct Server {
     /// The computer.
@@ -82,19 +102,35 @@ pub struct Server {
 impl Server {
     /// A host on which no agent runs yet. Its clocks are wrong by so much.
     pub fn new(name: &str, services: &Services, gpus: u32, skew: chrono::TimeDelta, drift: f64) -> Arc<Self> {
+        Self::shaped(name, services, &Shape::with(gpus), skew, drift)
+    }
+
+    /// A host of this shape.
+    pub fn shaped(
+        name: &str,
+        services: &Services,
+        shape: &Shape,
+        skew: chrono::TimeDelta,
+        drift: f64,
+    ) -> Arc<Self> {
         let host = Host::new(name, &services.world);
         let clock = Arc::new(HostClock::new(&host, skew, drift));
         let machine = Machine::new(name, &services.world, clock.clone());
         let node = NodeId::new(name).expect("a node's name");
-        let gpus = format!("{gpus}xP100:16GiB").parse().expect("GPUs");
+        let gpus = shape.gpus.parse().expect("GPUs");
         // Written without an await, so real files change nothing in the order of things.
         let disk = tempfile::tempdir().expect("a temporary directory");
-        let config = config(node, disk.path().to_owned());
+        let config = config(node, disk.path().to_owned(), shape);
         let guard = Host::new(&format!("{name}-guard"), &services.world);
         let server =
             Arc::new(Self { host, machine, guard, disk, services: services.clone(), clock, config, gpus });
         services.world.spawn(server.clone().stand_guard());
         server
+    }
+
+    /// The GPUs that its agent finds.
+    pub fn inventory(&self) -> Inventory {
+        Simulated::new(&self.gpus, &self.config.node).read().expect("made up")
     }
 
     /// Starts its agent.
@@ -107,8 +143,11 @@ impl Server {
         let (gpus, chance) = (Reader::new(Arc::new(NoGpus)), self.services.world.chance());
         let mut node = Node::new(self.config.clone(), fleet, Arc::new(engine), gpus, clock, chance);
         node.outputs = Outputs::nowhere();
-        let inventory = Simulated::new(&self.gpus, &node.id).read().expect("made up");
-        node.ledger.set_gpus(node.ledger.begin_look(), inventory, Some(std::collections::BTreeMap::new()));
+        node.ledger.set_gpus(
+            node.ledger.begin_look(),
+            self.inventory(),
+            Some(std::collections::BTreeMap::new()),
+        );
         let node = Arc::new(node);
         self.services.world.spawn(async move {
             let _life = Life::begin(&node).await;
@@ -167,7 +206,7 @@ impl Server {
     }
 }
 
-fn config(node: NodeId, state_dir: PathBuf) -> AgentConfig {
+fn config(node: NodeId, state_dir: PathBuf, shape: &Shape) -> AgentConfig {
     let labels = [("host".to_owned(), node.to_string())].into();
     AgentConfig {
         fleet: "s3://sim/fleet".parse().expect("a URL"),
@@ -180,9 +219,9 @@ fn config(node: NodeId, state_dir: PathBuf) -> AgentConfig {
         simulate_gpus: None,
         price: None,
         engine: None,
-        max_jobs: 8,
-        cpus: 4.0,
-        memory: Size(64 << 30),
+        max_jobs: shape.max_jobs,
+        cpus: shape.cpus,
+        memory: shape.memory,
         on_stop: OnStop::Keep,
         private: false,
         stop_deadline: Span::secs(60),
