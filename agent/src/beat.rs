@@ -45,6 +45,8 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
         warnings: warnings(node),
         settings: node.gossip.settings.known(),
         lanes: node.gossip.lanes.known(),
+        claim_after: node.config.claim_after,
+        images: node.images.names(),
         price: node.config.price.clone(),
         engine: node.engine_name(),
         haul: env!("CARGO_PKG_VERSION").to_owned(),

@@ -19,6 +19,7 @@ pub mod gpu;
 pub mod guard;
 mod health;
 mod identity;
+mod images;
 pub mod inbox;
 pub mod ledger;
 pub mod life;

@@ -20,6 +20,7 @@ use crate::{
     fence::Fence,
     gossip::Gossip,
     gpu::Reader,
+    images::Images,
     ledger::Ledger,
     outputs::Outputs,
     publish::{Directory, Publisher},
@@ -72,6 +73,8 @@ pub struct Node {
     pub attempts: Tasks,
     /// What they use.
     pub meters: Meters,
+    /// Which images they used lately.
+    pub images: Images,
     /// How often the node's record was written.
     pub beats: AtomicU64,
     /// How far the pull is that told last; for whoever watches.
@@ -137,6 +140,7 @@ impl Node {
             gossip: Gossip::default(),
             attempts: Tasks::default(),
             meters: Meters::default(),
+            images: Images::default(),
             beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),
             hand_back: CancellationToken::new(),

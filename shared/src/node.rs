@@ -66,6 +66,12 @@ pub struct NodeRecord {
     /// Which list of the fleet's lanes it has read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lanes: Option<Edition>,
+    /// It takes only jobs that have waited in their queue for so long.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub claim_after: Span,
+    /// Images that jobs here used lately, as they named them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
     /// What the host costs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
@@ -74,6 +80,10 @@ pub struct NodeRecord {
     pub engine: Option<String>,
     /// This program's version.
     pub haul: String,
+}
+
+fn is_none(span: &Span) -> bool {
+    span.0.is_zero()
 }
 
 fn default_lease() -> Span {

@@ -63,7 +63,7 @@ pub(super) async fn keep(node: Arc<Node>, lane: LaneId, mut job: Job, told: Told
                     Ok(_) => {}
                     Err(error) => tracing::debug!(error = %Chain(&error), "the job's log cannot be read"),
                 }
-                if others::have_room(&node, &job).await {
+                if others::have_room(&node, &job, |_| true).await {
                     break Over::Elsewhere;
                 }
                 if hidden_until < node.clock.elapsed() + HIDDEN / 2 {

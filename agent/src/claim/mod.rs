@@ -11,6 +11,7 @@
 //! that small jobs do not starve it. What runs to an end before it starts may use the room meanwhile. And
 //! where jobs run that give way, the lanes that go before them are looked at each beat.
 
+mod defer;
 mod keep;
 mod opinion;
 mod order;
@@ -23,9 +24,9 @@ use shared::{
     client,
     id::LaneId,
     lane::Lane,
-    queue::{Queue, QueueError, Received},
+    queue::{MAX_BATCH, Queue, QueueError, Received},
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{changes::Watcher, node::Node, pace::Pace, patience::Chain};
@@ -61,6 +62,8 @@ struct Claims {
     lanes: BTreeMap<LaneId, Lane>,
     polls: JoinSet<Polled>,
     polling: BTreeMap<LaneId, ()>,
+    /// Lanes that are left to others, and until when.
+    left: BTreeMap<LaneId, Instant>,
     refresh: Pace,
     /// When jobs are looked for that wait for more than is free.
     look: Pace,
@@ -77,8 +80,8 @@ pub async fn run(node: Arc<Node>, closing: CancellationToken) {
     let changes = node.ledger.changes();
     let look = Pace::after(node.fleet.clone(), |settings| settings.patience);
     let beat = Pace::after(node.fleet.clone(), |settings| settings.beat);
-    let (lanes, polls, polling) = (BTreeMap::new(), JoinSet::new(), BTreeMap::new());
-    Claims { node, lanes, polls, polling, refresh, look, beat, changes, closing }.run().await;
+    let (lanes, polls, polling, left) = (BTreeMap::new(), JoinSet::new(), BTreeMap::new(), BTreeMap::new());
+    Claims { node, lanes, polls, polling, left, refresh, look, beat, changes, closing }.run().await;
 }
 
 impl Claims {
@@ -123,7 +126,10 @@ impl Claims {
     /// was received: then a lane before it in the order may have a job by now.
     async fn sweep(&mut self) -> bool {
         for (lane, room) in order::fitting(self.lanes.values(), &self.node.ledger) {
-            if self.polling.contains_key(&lane) {
+            if self.polling.contains_key(&lane) || self.left.contains_key(&lane) {
+                continue;
+            }
+            if self.comes_later() && !self.has_waited(&lane).await {
                 continue;
             }
             let received =
@@ -131,7 +137,43 @@ impl Claims {
             if self.received(&lane, received).await {
                 return true;
             }
+            if self.comes_later() {
+                self.leave(&lane, self.node.config.claim_after.0 / 2);
+            }
         }
+        false
+    }
+
+    /// Leaves a lane to others for so long.
+    fn leave(&mut self, lane: &LaneId, rest: Duration) {
+        self.left.insert(lane.clone(), Instant::now() + rest);
+    }
+
+    /// Whether this node leaves all jobs to others for a while.
+    fn comes_later(&self) -> bool {
+        !self.node.config.claim_after.0.is_zero()
+    }
+
+    /// Whether a job in the lane has waited for `claim_after`. It is looked without hiding anything from the
+    /// others; where none has, the lane is left to them until one may have.
+    async fn has_waited(&mut self, lane: &LaneId) -> bool {
+        let claim_after = self.node.config.claim_after.0;
+        let seen =
+            self.node.fleet.queue.receive(&lane.into(), MAX_BATCH, Duration::ZERO, Duration::ZERO).await;
+        let oldest = seen
+            .as_ref()
+            .ok()
+            .and_then(|seen| seen.iter().map(|message| defer::since(&self.node, message.sent_at)).max());
+        if let Err(error) = seen {
+            self.failed(lane, error).await;
+        }
+        let rest = match oldest {
+            // What comes after an empty look has waited for at most half as long again when it is seen.
+            None => Some(claim_after / 2),
+            Some(waited) => defer::rest(claim_after, waited),
+        };
+        let Some(rest) = rest else { return true };
+        self.leave(lane, rest);
         false
     }
 
@@ -146,13 +188,19 @@ impl Claims {
 
     /// Starts a long poll on each lane that fits and has none.
     fn park(&mut self) {
+        if self.comes_later() {
+            return;
+        }
         for (lane, _) in order::fitting(self.lanes.values(), &self.node.ledger) {
             self.watch(lane);
         }
     }
 
-    /// Starts a long poll on a lane, unless it has one.
+    /// Starts a long poll on a lane, unless it has one or is left to others.
     fn watch(&mut self, lane: LaneId) {
+        if self.left.contains_key(&lane) {
+            return;
+        }
         if self.polling.insert(lane.clone(), ()).is_some() {
             return;
         }
@@ -176,6 +224,11 @@ impl Claims {
                 if self.received(&lane, received).await { Woken::Sweep } else { Woken::Empty(lane) }
             }
             () = self.changes.changed() => Woken::Sweep,
+            () = until(self.left.values().min().copied()) => {
+                let now = Instant::now();
+                self.left.retain(|_, until| *until > now);
+                Woken::Sweep
+            }
             () = self.look.tick() => {
                 let waiting = order::waiting(self.lanes.values(), &self.node.ledger);
                 self.look_at(self.node.chance.some(waiting, LOOKS), 1).await;
@@ -201,22 +254,29 @@ impl Claims {
             Ok(messages) => {
                 let any = !messages.is_empty();
                 for message in messages {
-                    take::take(&self.node, lane, message).await;
+                    if let Some(rest) = take::take(&self.node, lane, message).await {
+                        self.leave(lane, rest);
+                    }
                 }
                 any
             }
-            // The lane's first message is yet to come.
-            Err(QueueError::NoSuchQueue { .. }) => {
-                if let Err(error) = self.node.fleet.queue.ensure(&lane.into()).await {
-                    tracing::warn!(error = %Chain(&error), %lane, "the lane's queue cannot be made");
-                }
-                false
-            }
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), %lane, "the lane's queue does not answer");
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                self.failed(lane, error).await;
                 false
             }
+        }
+    }
+
+    /// A lane's queue could not be asked.
+    async fn failed(&self, lane: &LaneId, error: QueueError) {
+        // The lane's first message is yet to come.
+        if let QueueError::NoSuchQueue { .. } = error {
+            if let Err(error) = self.node.fleet.queue.ensure(&lane.into()).await {
+                tracing::warn!(error = %Chain(&error), %lane, "the lane's queue cannot be made");
+            }
+        } else {
+            tracing::warn!(error = %Chain(&error), %lane, "the lane's queue does not answer");
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
@@ -235,5 +295,13 @@ impl Claims {
                 false
             }
         }
+    }
+}
+
+/// Until then; for ever where there is no such time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -21,16 +21,19 @@ pub(crate) async fn could_run(node: &Node, job: &Job) -> bool {
     .await
 }
 
-/// Whether some other live node has room for the job now.
-pub(super) async fn have_room(node: &Node, job: &Job) -> bool {
+/// Whether some other live node of these has room for the job now.
+pub(super) async fn have_room(node: &Node, job: &Job, of: impl Fn(&NodeRecord) -> bool) -> bool {
     any(node, |other| {
         let has_gpus = fit(&Needs::of(&job.spec), &other.offer) == Fit::Now;
-        has_gpus && other.problems.is_empty() && other.capacity.misfits(&job.spec, job.memory()).is_empty()
+        let has_the_rest = other.capacity.misfits(&job.spec, job.memory()).is_empty();
+        has_gpus && other.problems.is_empty() && has_the_rest && of(other)
     })
     .await
 }
 
 async fn any(node: &Node, can: impl Fn(&NodeRecord) -> bool) -> bool {
+    // A node that has just started knows nobody yet.
+    node.members.refresh(node, None).await;
     for name in node.members.draw(ASKED, &node.id, &node.chance) {
         let Ok(Some(record)) = NodeRecord::read(&node.fleet.store, &name).await else { continue };
         let alive =

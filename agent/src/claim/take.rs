@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
+    defer,
     keep::{can_wait, keep},
     others,
 };
@@ -48,12 +49,15 @@ enum Verdict {
     Keep(Box<Job>, Told),
     /// Not now, or not here.
     Later(Duration),
+    /// Others go first, and this node for so long leaves the whole lane to them.
+    Leave(Duration),
     /// It says nothing that is true any more.
     Stale,
 }
 
-/// Claims the message's job and runs it, or puts the message back, or deletes it.
-pub(super) async fn take(node: &Arc<Node>, lane: &LaneId, received: Received) {
+/// Claims the message's job and runs it, or puts the message back, or deletes it. Where others go first, says
+/// how long this node leaves the lane to them.
+pub(super) async fn take(node: &Arc<Node>, lane: &LaneId, received: Received) -> Option<Duration> {
     let verdict = match judge(node, lane, &received).await {
         Ok(verdict) => verdict,
         Err(error) => {
@@ -74,14 +78,19 @@ pub(super) async fn take(node: &Arc<Node>, lane: &LaneId, received: Received) {
             let task = keep(node.clone(), lane.clone(), *job, told, received);
             node.attempts.spawn("reservation", task.instrument(span));
         }
-        Verdict::Later(delay) => {
-            if let Err(error) =
-                node.fleet.queue.change_visibility(&lane.into(), &received.receipt, delay).await
-            {
-                tracing::debug!(error = %Chain(&error), %lane, "the message comes back by itself, later");
-            }
+        Verdict::Later(delay) => put_back(node, lane, &received, delay).await,
+        Verdict::Leave(rest) => {
+            put_back(node, lane, &received, Duration::ZERO).await;
+            return Some(rest);
         }
         Verdict::Stale => delete(node, lane, &received).await,
+    }
+    None
+}
+
+async fn put_back(node: &Node, lane: &LaneId, received: &Received, delay: Duration) {
+    if let Err(error) = node.fleet.queue.change_visibility(&lane.into(), &received.receipt, delay).await {
+        tracing::debug!(error = %Chain(&error), %lane, "the message comes back by itself, later");
     }
 }
 
@@ -128,6 +137,11 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
         refuse(node, lane, &id, vec![Misfit::NoSecret { name: name.to_string() }]);
         return Ok(Verdict::Later(Duration::from_secs(10)));
     }
+    if node.ledger.room(&Needs::of(&job.spec)) > 0
+        && let Some(rest) = defer::left(node, &job, received.sent_at).await
+    {
+        return Ok(Verdict::Leave(rest));
+    }
     Ok(match node.ledger.take(&id, job.next_attempt(), &job.spec, job.memory(), now) {
         Take::Given(holding) => Verdict::Claim(Box::new(job), holding, told),
         Take::Already => {
@@ -152,7 +166,7 @@ async fn turned_away(node: &Node, lane: &LaneId, job: Job, why: Vec<Misfit>, tol
     } else if waited >= settings.beat.0
         && node.ledger.would_give_way(&Needs::of(&job.spec))
         // One with room for it would have taken it within a beat, but for those that have just come.
-        && !others::have_room(node, &job).await
+        && !others::have_room(node, &job, |_| true).await
         && node.ledger.evict(&job, now, settings.reserve_max)
     {
         tracing::info!(job = %job.id, "jobs give way to one that goes before them");

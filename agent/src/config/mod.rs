@@ -60,6 +60,8 @@ pub struct AgentConfig {
     pub log_limit: Size,
     /// What the host costs.
     pub price: Option<Price>,
+    /// Only jobs are taken that have waited in their queue for so long.
+    pub claim_after: Span,
     /// It takes no job but its own process's; set by `haul run` alone.
     pub private: bool,
 }
@@ -112,6 +114,7 @@ pub struct FileConfig {
     log_limit: Option<Size>,
     #[serde(default, deserialize_with = "resolve::price")]
     price: Option<Price>,
+    claim_after: Option<Span>,
 }
 
 /// What is said of a host, each of which may be given as a variable too.
@@ -172,6 +175,10 @@ pub struct AgentFlags {
     /// How long --on-stop wait and requeue may take [default: 10m]
     #[arg(long, value_name = "DURATION", env = "HAUL_STOP_DEADLINE")]
     pub stop_deadline: Option<Span>,
+    /// Leave jobs to others until they have waited for this long, so that hosts that are paid for anyway go
+    /// first [default: 0s]
+    #[arg(long, value_name = "DURATION", env = "HAUL_CLAIM_AFTER")]
+    pub claim_after: Option<Span>,
     /// Take no jobs while the engine's disk has less room than this [default: 1GiB]
     #[arg(long, value_name = "SIZE", env = "HAUL_DISK_FLOOR")]
     pub disk_floor: Option<Size>,

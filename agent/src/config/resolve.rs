@@ -242,6 +242,7 @@ pub fn resolve(
         disk_floor: p.pick("disk_floor", flags.disk_floor, file.disk_floor, || Size::GIB, text),
         log_limit: p.pick("log_limit", flags.host.log_limit, file.log_limit, || Size::GIB, text),
         price: p.pick("price", flags.host.price.map(Some), file.price.map(Some), || None, maybe),
+        claim_after: p.pick("claim_after", flags.claim_after, file.claim_after, || Span::secs(0), text),
         private: false,
         state_dir,
     };

@@ -36,6 +36,7 @@ pub async fn prepare(node: Arc<Node>, job: Job, attempt: Attempt) -> Result<Plan
     let spec = &job.spec;
     let gpus = job.held().map(|claim| claim.gpus.clone()).unwrap_or_default();
     let image = image(&node, spec).await?;
+    node.images.used(&spec.image);
     let inventory = node.ledger.inventory();
     require::check(&image, &gpus, &inventory).map_err(Ending::incompatible)?;
     let mut binds = Vec::new();

@@ -75,7 +75,7 @@ impl Members {
     }
 
     /// Takes in a listing of all records that was made anyway, or the next page where it is time.
-    pub(super) async fn refresh(&self, node: &Node, all: Option<Vec<Listed>>) {
+    pub(crate) async fn refresh(&self, node: &Node, all: Option<Vec<Listed>>) {
         let now = node.clock.elapsed();
         if let Some(all) = all {
             self.take(None, &all, true, now);

@@ -234,6 +234,9 @@ fn node_fit(record: &NodeRecord, needs: &Needs, job: Option<&Job>) -> NodeFit {
     };
     let open = closed.is_none();
     why.extend(closed.map(|why| Misfit::Closed { why }));
+    if now && open && !record.claim_after.0.is_zero() {
+        why.push(Misfit::ClaimAfter { claim_after: record.claim_after });
+    }
     let fit = NodeFit { node: record.node.clone(), now: now && open, when_empty: when_empty && open, why };
     let Some(job) = job else { return fit };
     let fit = capacity_too(fit, record, &job.spec);

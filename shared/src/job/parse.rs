@@ -161,7 +161,9 @@ fn read_resources(mut fields: Fields<'_>) -> Option<Resources> {
 }
 
 fn read_placement(mut fields: Fields<'_>) -> Option<Placement> {
-    let placement = Placement { require: fields.or("require", std::collections::BTreeMap::new()) };
+    let labels = std::collections::BTreeMap::new;
+    let placement =
+        Placement { require: fields.or("require", labels()), prefer: fields.or("prefer", labels()) };
     fields.close();
     Some(placement)
 }
@@ -331,6 +333,7 @@ mod tests {
 
         [placement]
         require = { tier = "bare-metal" }
+        prefer = { disk = "nvme" }
 
         [[mounts]]
         volume = "data"

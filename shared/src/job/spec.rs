@@ -195,11 +195,15 @@ pub struct Placement {
     /// Labels that the node must have, with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub require: BTreeMap<String, String>,
+    /// Labels that the node should have, with these values: one that has more of them and room goes first. Another
+    /// takes the job when it has waited for ten seconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prefer: BTreeMap<String, String>,
 }
 
 impl Placement {
     fn is_empty(&self) -> bool {
-        self.require.is_empty()
+        self.require.is_empty() && self.prefer.is_empty()
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::VolumeName,
     job::{Arch, ComputeCapability, CudaVersion, MigProfile},
-    units::Size,
+    units::{Size, Span},
 };
 
 /// One reason why a host cannot take a job.
@@ -158,6 +158,13 @@ pub enum Misfit {
     },
     /// The last attempt failed here by the platform's doing; another host is asked first.
     Avoided,
+    /// The host leaves jobs to others until they have waited for so long.
+    ClaimAfter {
+        /// How long.
+        claim_after: Span,
+    },
+    /// Another with room is better for the job, and is left it for a while.
+    LeftToOthers,
     /// The host takes no jobs at present.
     Closed {
         /// Why.
@@ -197,7 +204,7 @@ impl Misfit {
             Self::Busy { .. } | Self::BusyShare { .. } | Self::Slots { .. } | Self::Closed { .. } => {
                 Passes::AtAnyMoment
             }
-            Self::Avoided => Passes::WhenEmpty,
+            Self::Avoided | Self::ClaimAfter { .. } | Self::LeftToOthers => Passes::WhenEmpty,
             Self::Cpus { needs, has, .. } => if_empty(needs <= has),
             Self::Memory { needs, has, .. } => if_empty(needs <= has),
             Self::Arch { .. }
@@ -295,6 +302,12 @@ impl fmt::Display for Misfit {
             Self::Slots { limit } => write!(f, "the host runs {limit} jobs already, as many as it may"),
             Self::NoSecret { name } => write!(f, "the host does not hold secret {name}"),
             Self::Avoided => f.write_str("the last attempt failed on this host; another is asked first"),
+            Self::ClaimAfter { claim_after } => {
+                write!(f, "the host takes jobs that have waited for {claim_after} (claim_after)")
+            }
+            Self::LeftToOthers => f.write_str(
+                "for ten seconds it is left to a host that has its image, or more of what it prefers",
+            ),
             Self::Closed { why } => write!(f, "the host takes no jobs: {why}"),
             Self::Unknown => f.write_str("for a reason that only a newer haul knows"),
         }

@@ -24,6 +24,7 @@ pub async fn suite(a: &dyn Queue, b: &dyn Queue) {
     a_message_keeps_its_id_and_attributes(a, b).await;
     a_message_that_is_not_deleted_comes_back(a, b).await;
     visibility_can_be_changed(a, b).await;
+    a_look_hides_nothing(a, b).await;
     a_delayed_message_is_seen_later(a, b).await;
     an_outdated_receipt_is_no_error(a, b).await;
     a_long_poll_is_woken_by_a_send(a, b).await;
@@ -116,6 +117,14 @@ async fn visibility_can_be_changed(a: &dyn Queue, b: &dyn Queue) {
         receive(b, &lane, Duration::from_secs(10), Duration::from_secs(1)).await.expect("seen at once");
     b.change_visibility(&lane, &second.receipt, HIDDEN).await.expect("hidden for longer");
     assert_eq!(receive(a, &lane, Duration::from_secs(2), HIDDEN).await, None);
+}
+
+async fn a_look_hides_nothing(a: &dyn Queue, b: &dyn Queue) {
+    let lane = lane(a, "look").await;
+    send(a, &lane, "x", NONE).await;
+    let seen = receive(a, &lane, Duration::from_secs(10), NONE).await.expect("sent");
+    let again = receive(b, &lane, Duration::from_secs(10), HIDDEN).await.expect("still there");
+    assert_eq!((seen.id, seen.sent_at), (again.id, again.sent_at));
 }
 
 async fn a_delayed_message_is_seen_later(a: &dyn Queue, b: &dyn Queue) {

@@ -218,6 +218,7 @@ fn config(node: NodeId, state_dir: PathBuf, shape: &Shape) -> AgentConfig {
         labels,
         simulate_gpus: None,
         price: None,
+        claim_after: Span::secs(0),
         engine: None,
         max_jobs: shape.max_jobs,
         cpus: shape.cpus,
