@@ -4,13 +4,15 @@
 //! ([`order`]); when none has anything, each is parked on a long poll, and the first answer wakes
 //! the loop. A long poll in flight is never dropped: a queue service may hand its message to the
 //! dead connection and hide it. What such a poll brings when nothing is free any more is made
-//! visible again at once.
+//! visible again at once. Lanes say nothing of CPU and memory: what needs more of these than is free is held
+//! while its lane is looked through, then put back, and the lane is left alone for seconds ([`aside`]).
 //!
 //! A host with nothing free does not poll, but for a look now and then at the lanes that would fit
 //! were it empty: a job that has waited there past the fleet's `patience` is kept room for ([`keep`]), so
 //! that small jobs do not starve it. What runs to an end before it starts may use the room meanwhile. And
 //! where jobs run that give way, the lanes that go before them are looked at each beat.
 
+mod aside;
 mod defer;
 mod keep;
 mod opinion;
@@ -18,7 +20,11 @@ mod order;
 pub(crate) mod others;
 mod take;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use shared::{
     client,
@@ -26,9 +32,10 @@ use shared::{
     lane::Lane,
     queue::{MAX_BATCH, Queue, QueueError, Received},
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::{aside::Aside, order::Order, take::Taken};
 use crate::{changes::Watcher, node::Node, pace::Pace, patience::Chain};
 
 /// How long a long poll waits: the most that SQS allows.
@@ -37,6 +44,9 @@ const LONG_POLL: Duration = Duration::from_secs(20);
 /// How long a received message stays hidden. A claim takes milliseconds; what takes longer is
 /// seen again by another agent, and loses nothing. A receive whose answer is lost costs as much.
 const VISIBILITY: Duration = Duration::from_secs(30);
+
+/// How many messages that do not fit are held while their lane is looked through.
+const MOST_MISFITS: usize = 30;
 
 /// How many lanes are looked at in one `patience` for jobs that wait for more than is free.
 const LOOKS: usize = 4;
@@ -56,14 +66,26 @@ enum Woken {
     Close,
 }
 
+/// What a receive brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Got {
+    /// Nothing.
+    Nothing,
+    /// Nothing but jobs that need more CPU or memory than is free.
+    Misfits,
+    /// Something that was dealt with.
+    Job,
+}
+
 /// The loop's own state.
 struct Claims {
     node: Arc<Node>,
     lanes: BTreeMap<LaneId, Lane>,
     polls: JoinSet<Polled>,
     polling: BTreeMap<LaneId, ()>,
-    /// Lanes that are left to others, and until when.
-    left: BTreeMap<LaneId, Instant>,
+    aside: Aside,
+    /// What was received and did not fit, until its lane has been looked through.
+    misfits: BTreeMap<LaneId, Vec<Received>>,
     refresh: Pace,
     /// When jobs are looked for that wait for more than is free.
     look: Pace,
@@ -80,8 +102,9 @@ pub async fn run(node: Arc<Node>, closing: CancellationToken) {
     let changes = node.ledger.changes();
     let look = Pace::after(node.fleet.clone(), |settings| settings.patience);
     let beat = Pace::after(node.fleet.clone(), |settings| settings.beat);
-    let (lanes, polls, polling, left) = (BTreeMap::new(), JoinSet::new(), BTreeMap::new(), BTreeMap::new());
-    Claims { node, lanes, polls, polling, left, refresh, look, beat, changes, closing }.run().await;
+    let (lanes, polls, polling) = (BTreeMap::new(), JoinSet::new(), BTreeMap::new());
+    let (aside, misfits) = (Aside::default(), BTreeMap::new());
+    Claims { node, lanes, polls, polling, aside, misfits, refresh, look, beat, changes, closing }.run().await;
 }
 
 impl Claims {
@@ -89,7 +112,9 @@ impl Claims {
         self.find_lanes().await;
         loop {
             self.changes.catch_up();
-            while self.sweep().await {}
+            self.aside.now_has(self.node.ledger.capacity());
+            self.sweep().await;
+            self.put_all_back().await;
             self.park();
             // A lane that a long poll found empty is parked again at once, without a short poll.
             loop {
@@ -120,33 +145,70 @@ impl Claims {
                 self.received(&lane, received).await;
             }
         }
+        self.put_all_back().await;
     }
 
-    /// Polls once, shortly, each lane that fits and that no long poll watches. True if anything
-    /// was received: then a lane before it in the order may have a job by now.
-    async fn sweep(&mut self) -> bool {
-        for (lane, room) in order::fitting(self.lanes.values(), &self.node.ledger) {
-            if self.polling.contains_key(&lane) || self.left.contains_key(&lane) {
-                continue;
+    /// Polls shortly each lane that fits and that no long poll watches, in order, until it has nothing more
+    /// that fits. Those that were looked through are not looked at again when a later one has a job: a
+    /// host may have hundreds, and what comes there meanwhile is found by their long polls.
+    async fn sweep(&mut self) {
+        let (order, mut looked) = (self.order(), BTreeSet::new());
+        'fitting: loop {
+            for (lane, room) in order.fitting(self.lanes.values(), &self.node.ledger) {
+                if looked.contains(&lane) || self.polling.contains_key(&lane) || !self.aside.is_open(&lane) {
+                    continue;
+                }
+                if self.comes_later() && !self.has_waited(&lane).await {
+                    continue;
+                }
+                if self.look_through(&lane, room).await {
+                    continue 'fitting;
+                }
+                looked.insert(lane);
             }
-            if self.comes_later() && !self.has_waited(&lane).await {
-                continue;
+            return;
+        }
+    }
+
+    /// A new draw.
+    fn order(&self) -> Order {
+        Order { draw: self.node.chance.bits() }
+    }
+
+    /// Polls a lane shortly until a message comes that fits, in which case it is true, or no more do.
+    async fn look_through(&mut self, lane: &LaneId, room: usize) -> bool {
+        loop {
+            let most = if self.aside.has_misfits(lane) { MAX_BATCH } else { room };
+            let queue = self.node.fleet.queue.clone();
+            let received = queue.receive(&lane.into(), most, Duration::ZERO, VISIBILITY).await;
+            match self.received(lane, received).await {
+                Got::Job => return true,
+                Got::Misfits if self.misfits.get(lane).is_some_and(|all| all.len() < MOST_MISFITS) => {}
+                Got::Misfits | Got::Nothing => break,
             }
-            let received =
-                self.node.fleet.queue.receive(&(&lane).into(), room, Duration::ZERO, VISIBILITY).await;
-            if self.received(&lane, received).await {
-                return true;
-            }
-            if self.comes_later() {
-                self.leave(&lane, self.node.config.claim_after.0 / 2);
-            }
+        }
+        self.put_back(lane).await;
+        if self.comes_later() {
+            self.aside.leave(lane, self.node.config.claim_after.0 / 2);
         }
         false
     }
 
-    /// Leaves a lane to others for so long.
-    fn leave(&mut self, lane: &LaneId, rest: Duration) {
-        self.left.insert(lane.clone(), Instant::now() + rest);
+    /// Puts back what did not fit of a lane that has been looked through.
+    async fn put_back(&mut self, lane: &LaneId) {
+        let Some(misfits) = self.misfits.remove(lane) else {
+            self.aside.fits(lane);
+            return;
+        };
+        let back = misfits.iter().map(|received| take::put_back(&self.node, lane, received, Duration::ZERO));
+        futures::future::join_all(back).await;
+        self.aside.misfit(lane);
+    }
+
+    async fn put_all_back(&mut self) {
+        for lane in self.misfits.keys().cloned().collect::<Vec<_>>() {
+            self.put_back(&lane).await;
+        }
     }
 
     /// Whether this node leaves all jobs to others for a while.
@@ -173,7 +235,7 @@ impl Claims {
             Some(waited) => defer::rest(claim_after, waited),
         };
         let Some(rest) = rest else { return true };
-        self.leave(lane, rest);
+        self.aside.leave(lane, rest);
         false
     }
 
@@ -184,6 +246,7 @@ impl Claims {
             let received = self.node.fleet.queue.receive(&queue, max, Duration::ZERO, VISIBILITY).await;
             self.received(&lane, received).await;
         }
+        self.put_all_back().await;
     }
 
     /// Starts a long poll on each lane that fits and has none.
@@ -191,14 +254,14 @@ impl Claims {
         if self.comes_later() {
             return;
         }
-        for (lane, _) in order::fitting(self.lanes.values(), &self.node.ledger) {
+        for (lane, _) in self.order().fitting(self.lanes.values(), &self.node.ledger) {
             self.watch(lane);
         }
     }
 
     /// Starts a long poll on a lane, unless it has one or is left to others.
     fn watch(&mut self, lane: LaneId) {
-        if self.left.contains_key(&lane) {
+        if !self.aside.is_open(&lane) {
             return;
         }
         if self.polling.insert(lane.clone(), ()).is_some() {
@@ -221,25 +284,24 @@ impl Claims {
             Some(polled) = self.polls.join_next() => {
                 let Ok((lane, received)) = polled else { return Woken::Park };
                 self.polling.remove(&lane);
-                if self.received(&lane, received).await { Woken::Sweep } else { Woken::Empty(lane) }
+                match self.received(&lane, received).await {
+                    Got::Nothing => Woken::Empty(lane),
+                    Got::Misfits | Got::Job => Woken::Sweep,
+                }
             }
             () = self.changes.changed() => Woken::Sweep,
-            () = until(self.left.values().min().copied()) => {
-                let now = Instant::now();
-                self.left.retain(|_, until| *until > now);
-                Woken::Sweep
-            }
+            () = self.aside.over() => Woken::Sweep,
             () = self.look.tick() => {
-                let waiting = order::waiting(self.lanes.values(), &self.node.ledger);
+                let waiting = self.order().waiting(self.lanes.values(), &self.node.ledger);
                 self.look_at(self.node.chance.some(waiting, LOOKS), 1).await;
                 Woken::Park
             }
             () = self.beat.tick() => {
                 self.node.ledger.tick(self.node.clock.now());
                 opinion::look(&self.node).await;
-                self.look_at(order::over_others(self.lanes.values(), &self.node.ledger), 1).await;
+                self.look_at(self.order().over_others(self.lanes.values(), &self.node.ledger), 1).await;
                 // The short ones may be behind others.
-                self.look_at(order::for_a_while(self.lanes.values(), &self.node.ledger), 10).await;
+                self.look_at(self.order().for_a_while(self.lanes.values(), &self.node.ledger), 10).await;
                 Woken::Park
             }
             () = self.node.gossip.lanes.due(&self.node, &mut self.refresh) => {
@@ -248,23 +310,30 @@ impl Claims {
         }
     }
 
-    /// Takes what came, or makes it visible again. True if anything came.
-    async fn received(&mut self, lane: &LaneId, received: Result<Vec<Received>, QueueError>) -> bool {
-        match received {
-            Ok(messages) => {
-                let any = !messages.is_empty();
-                for message in messages {
-                    if let Some(rest) = take::take(&self.node, lane, message).await {
-                        self.leave(lane, rest);
-                    }
-                }
-                any
-            }
+    /// Takes what came, or makes it visible again.
+    async fn received(&mut self, lane: &LaneId, received: Result<Vec<Received>, QueueError>) -> Got {
+        let messages = match received {
+            Ok(messages) => messages,
             Err(error) => {
                 self.failed(lane, error).await;
-                false
+                return Got::Nothing;
             }
+        };
+        let mut got = Got::Nothing;
+        for message in messages {
+            got = got.max(match take::take(&self.node, lane, message).await {
+                Taken::Done => Got::Job,
+                Taken::Left(rest) => {
+                    self.aside.leave(lane, rest);
+                    Got::Job
+                }
+                Taken::Misfit(message) => {
+                    self.misfits.entry(lane.clone()).or_default().push(message);
+                    Got::Misfits
+                }
+            });
         }
+        got
     }
 
     /// A lane's queue could not be asked.
@@ -295,13 +364,5 @@ impl Claims {
                 false
             }
         }
-    }
-}
-
-/// Until then; for ever where there is no such time.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }

@@ -29,8 +29,8 @@ use crate::{
     patience::{Chain, insist},
 };
 
-/// How soon a job that does not fit beside those that run is offered again.
-const MISFIT_DELAY: Duration = Duration::from_secs(2);
+/// How soon a message is offered again whose job cannot be read.
+const UNREADABLE_DELAY: Duration = Duration::from_secs(2);
 
 /// How long a host leaves a job to others after its last attempt failed here.
 const AVOID_FOR: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
@@ -49,20 +49,32 @@ enum Verdict {
     Keep(Box<Job>, Told),
     /// Not now, or not here.
     Later(Duration),
+    /// It needs more CPU or memory than is free here.
+    Misfit,
     /// Others go first, and this node for so long leaves the whole lane to them.
     Leave(Duration),
     /// It says nothing that is true any more.
     Stale,
 }
 
-/// Claims the message's job and runs it, or puts the message back, or deletes it. Where others go first, says
-/// how long this node leaves the lane to them.
-pub(super) async fn take(node: &Arc<Node>, lane: &LaneId, received: Received) -> Option<Duration> {
+/// What became of a message.
+pub(super) enum Taken {
+    /// All is done.
+    Done,
+    /// It was put back; others go first, and this node for so long leaves the lane to them.
+    Left(Duration),
+    /// It is still hidden, and is to be put back when the lane has been looked through: the next look would
+    /// meet it again, and not what stands behind it.
+    Misfit(Received),
+}
+
+/// Claims the message's job and runs it, or puts the message back, or deletes it.
+pub(super) async fn take(node: &Arc<Node>, lane: &LaneId, received: Received) -> Taken {
     let verdict = match judge(node, lane, &received).await {
         Ok(verdict) => verdict,
         Err(error) => {
             tracing::warn!(error = %Chain(&error), %lane, "the message's job cannot be read; it is left for later");
-            Verdict::Later(MISFIT_DELAY)
+            Verdict::Later(UNREADABLE_DELAY)
         }
     };
     match verdict {
@@ -81,14 +93,16 @@ pub(super) async fn take(node: &Arc<Node>, lane: &LaneId, received: Received) ->
         Verdict::Later(delay) => put_back(node, lane, &received, delay).await,
         Verdict::Leave(rest) => {
             put_back(node, lane, &received, Duration::ZERO).await;
-            return Some(rest);
+            return Taken::Left(rest);
         }
+        Verdict::Misfit => return Taken::Misfit(received),
         Verdict::Stale => delete(node, lane, &received).await,
     }
-    None
+    Taken::Done
 }
 
-async fn put_back(node: &Node, lane: &LaneId, received: &Received, delay: Duration) {
+/// Offers a message again after so long.
+pub(super) async fn put_back(node: &Node, lane: &LaneId, received: &Received, delay: Duration) {
     if let Err(error) = node.fleet.queue.change_visibility(&lane.into(), &received.receipt, delay).await {
         tracing::debug!(error = %Chain(&error), %lane, "the message comes back by itself, later");
     }
@@ -175,9 +189,13 @@ async fn turned_away(node: &Node, lane: &LaneId, job: Job, why: Vec<Misfit>, tol
         let overdue = waited >= settings.patience.0 * 2;
         waited >= settings.patience.0 && node.ledger.reserve(&job, now, settings.reserve_max, overdue)
     };
-    let delay = if why.iter().all(Misfit::is_passing) { Duration::ZERO } else { MISFIT_DELAY };
+    let passes = why.iter().all(Misfit::is_passing);
     refuse(node, lane, &job.id, why);
-    if keep { Verdict::Keep(Box::new(job), told) } else { Verdict::Later(delay) }
+    match (keep, passes) {
+        (true, _) => Verdict::Keep(Box::new(job), told),
+        (false, true) => Verdict::Later(Duration::ZERO),
+        (false, false) => Verdict::Misfit,
+    }
 }
 
 pub(super) fn refuse(node: &Node, lane: &LaneId, job: &JobId, why: Vec<Misfit>) {
