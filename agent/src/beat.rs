@@ -35,6 +35,7 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
         driver: inventory.driver.map(|driver| driver.version),
         capacity: node.ledger.capacity(),
         jobs: node.ledger.holdings().into_keys().collect(),
+        idle_since: node.idle_since(),
         refusals: node.ledger.refusals(),
         reserved: node.ledger.reservation().map(|(kept, plan)| Reserved {
             job: kept.job,

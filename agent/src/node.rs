@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicU64};
 use shared::{
     clock::{Chance, Clock},
     fleet::Fleet,
-    id::{Incarnation, NodeId},
+    id::{Incarnation, NodeId, Timestamp},
     index::Index,
     log::{Author, Log},
     node::Capacity,
@@ -85,6 +85,8 @@ pub struct Node {
     pub give_way: CancellationToken,
     /// What listings call the engine, since it last answered.
     engine_name: Mutex<Option<String>>,
+    /// How many jobs it had taken when it was last seen without any, and since when.
+    idle: Mutex<Option<(u64, Timestamp)>>,
 }
 
 impl Node {
@@ -146,6 +148,7 @@ impl Node {
             hand_back: CancellationToken::new(),
             give_way: CancellationToken::new(),
             engine_name: Mutex::default(),
+            idle: Mutex::default(),
         }
     }
 
@@ -157,6 +160,18 @@ impl Node {
     /// The windows of teams in lanes.
     pub fn window(&self) -> Window {
         Window::new(self.fleet.clone(), self.log.clone(), self.chance.clone())
+    }
+
+    /// Since when it has no job; `None` where it has one.
+    pub fn idle_since(&self) -> Option<Timestamp> {
+        let (taken, is_busy) = self.ledger.taken();
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        *idle = match *idle {
+            _ if is_busy => None,
+            Some((before, since)) if before == taken => Some((before, since)),
+            _ => Some((taken, self.clock.now())),
+        };
+        idle.map(|(_, since)| since)
     }
 
     /// Notes what the engine is.

@@ -9,6 +9,7 @@
 
 pub mod client;
 pub mod clock;
+pub mod demand;
 pub mod event;
 pub mod fleet;
 pub mod id;

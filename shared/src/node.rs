@@ -51,6 +51,9 @@ pub struct NodeRecord {
     /// The jobs it has.
     #[serde(default)]
     pub jobs: Vec<JobId>,
+    /// Since when it has had none, as far as its agent has been there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_since: Option<Timestamp>,
     /// Why it last refused each lane.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refusals: BTreeMap<LaneId, Refusal>,

@@ -9,6 +9,8 @@ const LONGEST: usize = 450;
 
 /// Modules that decide: functions of state and time, without input and output.
 const PURE: &[&str] = &[
+    "shared/src/demand.rs",
+    "shared/src/fleet/pool.rs",
     "shared/src/lane/amount.rs",
     "shared/src/lane/choose.rs",
     "shared/src/lane/fit.rs",

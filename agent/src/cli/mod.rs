@@ -88,6 +88,8 @@ pub enum Command {
     Nodes(Nodes),
     /// List the fleet's lanes: what waits, and which nodes fit
     Lanes(Listing),
+    /// Say how many machines of each pool are wanted, for an autoscaler
+    Demand(Listing),
     /// Say what jobs used and cost
     Cost(Cost),
     /// Compare the kinds of hosts on which the same program ran: time, and what a run costs

@@ -43,6 +43,17 @@ pub async fn lanes(context: &Context, args: &Listing) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `haul demand`
+pub async fn demand(context: &Context, args: &Listing) -> Result<ExitCode> {
+    let demands = context.client().await?.demands().await?;
+    if args.json {
+        context.out.json(&demands);
+    } else {
+        render::demands(context.out, &demands, context.now());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// `haul gpus`
 pub async fn gpus(context: &Context, args: Gpus) -> Result<ExitCode> {
     let gpus: Arc<dyn gpu::Gpus> = match &args.simulate_gpus {

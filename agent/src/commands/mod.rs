@@ -97,6 +97,7 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
         Command::Drain(args) => agent::drain(&args).await,
         Command::Nodes(args) => fleet::nodes(&context, &args).await,
         Command::Lanes(args) => fleet::lanes(&context, &args).await,
+        Command::Demand(args) => fleet::demand(&context, &args).await,
         Command::Cost(args) => spend::cost(&context, &args).await,
         Command::Compare(args) => spend::compare(&context, &args).await,
         Command::Gpus(args) => fleet::gpus(&context, args).await,

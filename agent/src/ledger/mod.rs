@@ -201,6 +201,12 @@ impl Ledger {
         self.state().holdings.clone()
     }
 
+    /// How often anything was given to a job, and whether any job has something.
+    pub fn taken(&self) -> (u64, bool) {
+        let state = self.state();
+        (state.taken, !state.holdings.is_empty())
+    }
+
     /// What is free now, for a look at many lanes.
     pub fn view(&self) -> View {
         self.state().view()

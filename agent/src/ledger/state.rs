@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) capacity: Capacity,
     pub(super) holdings: BTreeMap<JobId, Holding>,
+    /// How often anything was given out.
+    pub(super) taken: u64,
     /// Jobs whose last attempt here has ended and whose markers are on their way.
     pub(super) settling: BTreeSet<JobId>,
     /// Jobs whose container was found paused though nobody here keeps it so.
@@ -57,6 +59,7 @@ impl State {
             labels,
             capacity,
             holdings: BTreeMap::new(),
+            taken: 0,
             settling: BTreeSet::new(),
             paused: BTreeSet::new(),
             mode: Mode::Ready,
@@ -96,6 +99,7 @@ impl State {
 
     pub(super) fn hold(&mut self, job: &JobId, holding: Holding) {
         self.capacity.take(holding.share);
+        self.taken += 1;
         self.holdings.insert(job.clone(), holding);
     }
 

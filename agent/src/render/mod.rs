@@ -1,6 +1,7 @@
 //! What people and programs are shown: tables for a terminal or a pipe, JSON for programs.
 //! Commands gather data; everything that prints is here.
 
+mod demand;
 mod job;
 mod node;
 mod policy;
@@ -15,6 +16,7 @@ use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
+pub use demand::demands;
 pub use job::{fits, jobs, status, status_json};
 pub use node::{agent, gpus, lanes, nodes};
 pub use policy::policies;

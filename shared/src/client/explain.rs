@@ -217,7 +217,7 @@ impl Client {
 }
 
 /// Nodes that may be reckoned with.
-fn alive(nodes: &[NodeReport]) -> impl Iterator<Item = &NodeRecord> {
+pub(super) fn alive(nodes: &[NodeReport]) -> impl Iterator<Item = &NodeRecord> {
     nodes.iter().filter(|node| !node.silent && node.record.mode != Mode::Stopped).map(|node| &node.record)
 }
 

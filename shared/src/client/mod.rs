@@ -4,6 +4,7 @@
 //! Each request reads the job's log before it acts on it, so that an answer is true as of the
 //! store, not of any index.
 
+mod demand;
 mod explain;
 mod list;
 mod logs;

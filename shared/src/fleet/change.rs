@@ -135,6 +135,12 @@ impl Settings {
             let twice = self.webhooks[..i].iter().any(|other| other.url == webhook.url);
             rule(!twice, &key, webhook.url.to_string(), "each address once")?;
         }
+        for (name, pool) in &self.pools {
+            if let Some((field, allowed)) = pool.fault() {
+                let value = serde_json::to_value(pool).expect("pools have only text keys")[field].to_string();
+                rule(false, &format!("pools.{name}.{field}"), value, allowed)?;
+            }
+        }
         Ok(())
     }
 }

@@ -7,8 +7,9 @@
 
 mod change;
 mod live;
+mod pool;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -27,6 +28,7 @@ use crate::{
 pub use change::{SettingError, Version, change, history};
 pub use live::Change;
 use live::Live;
+pub use pool::Pool;
 
 /// What all agents and clients of a fleet go by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,9 @@ pub struct Settings {
     /// Who else is told.
     #[serde(default)]
     pub webhooks: Vec<Webhook>,
+    /// Machines that an autoscaler starts and ends, by the name of their kind.
+    #[serde(default)]
+    pub pools: BTreeMap<String, Pool>,
     /// How often what is not a job's fault is tried again.
     #[serde(flatten)]
     pub policy: Policy,
@@ -133,6 +138,7 @@ impl Settings {
             inbox: false,
             status: false,
             webhooks: Vec::new(),
+            pools: BTreeMap::new(),
             policy: Policy::default(),
         }
     }
