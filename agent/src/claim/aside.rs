@@ -6,8 +6,11 @@ use std::{collections::BTreeMap, time::Duration};
 use shared::{id::LaneId, node::Capacity};
 use tokio::time::Instant;
 
-/// How long a lane is left alone after a look that found a misfit; doubled after each, to the second.
-const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
+/// How long a lane is left alone after the first look that found a misfit; doubled after each further one.
+const FIRST: Duration = Duration::from_secs(2);
+
+/// And at most.
+const LONGEST: Duration = Duration::from_secs(8);
 
 /// Lanes that are left alone.
 #[derive(Debug, Default)]
@@ -16,6 +19,7 @@ pub(super) struct Aside {
     left: BTreeMap<LaneId, Instant>,
     /// Those with misfits: when they are looked at again, and how long that pause is.
     misfits: BTreeMap<LaneId, (Instant, Duration)>,
+    /// What was in use at the last look.
     capacity: Capacity,
 }
 
@@ -34,7 +38,7 @@ impl Aside {
 
     /// A look at a lane found jobs that need more CPU or memory than is free.
     pub(super) fn misfit(&mut self, lane: &LaneId) {
-        let pause = self.misfits.get(lane).map_or(PAUSES[0], |(_, pause)| (*pause * 2).min(PAUSES[1]));
+        let pause = self.misfits.get(lane).map_or(FIRST, |(_, pause)| (*pause * 2).min(LONGEST));
         self.misfits.insert(lane.clone(), (Instant::now() + pause, pause));
     }
 

@@ -4,10 +4,8 @@ use shared::{
     job::Priority,
     lane::{Fit, Needs, Offer, When, fit},
     node::Capacity,
+    queue::MAX_BATCH,
 };
-
-/// The most jobs that are asked for at once: as many as a queue hands out.
-const MOST: usize = 10;
 
 /// What is free on the host at one moment.
 #[derive(Debug)]
@@ -27,7 +25,7 @@ pub struct View {
 }
 
 impl View {
-    /// How many jobs of these needs could be taken now, up to ten; 0 where the host takes none. What is
+    /// How many jobs of these needs could be taken now, up to [`MAX_BATCH`]; 0 where the host takes none. What is
     /// kept for another is left out, unless these go before it.
     pub fn room(&self, needs: &Needs) -> usize {
         if self.kept_for.is_none_or(|kept| needs.priority > kept) {
@@ -65,10 +63,10 @@ impl View {
             None => {
                 let free = capacity.cpus - capacity.cpus_used;
                 // A job may ask for less than a core; which it does is only known once received.
-                if free > 0.0 { (free.ceil().min(MOST as f64)) as usize } else { 0 }
+                if free > 0.0 { (free.ceil().min(MAX_BATCH as f64)) as usize } else { 0 }
             }
             Some(gpu) => gpu.room(offer),
         };
-        slots.min(by_need).min(MOST)
+        slots.min(by_need).min(MAX_BATCH)
     }
 }
