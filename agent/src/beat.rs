@@ -48,7 +48,7 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
         lanes: node.gossip.lanes.known(),
         claim_after: node.config.claim_after,
         images: node.images.names(),
-        price: node.config.price.clone(),
+        price: node.price(),
         engine: node.engine_name(),
         haul: env!("CARGO_PKG_VERSION").to_owned(),
     };

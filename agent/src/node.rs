@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicU64};
 
 use shared::{
     clock::{Chance, Clock},
-    fleet::Fleet,
+    fleet::{Fleet, Tariff},
     id::{Incarnation, NodeId, Timestamp},
     index::Index,
     log::{Author, Log},
     node::Capacity,
+    price::Price,
     window::Window,
 };
 use tokio::sync::watch;
@@ -160,6 +161,12 @@ impl Node {
     /// The windows of teams in lanes.
     pub fn window(&self) -> Window {
         Window::new(self.fleet.clone(), self.log.clone(), self.chance.clone())
+    }
+
+    /// What the host costs: what its configuration says, or else the fleet's table.
+    pub fn price(&self) -> Option<Price> {
+        let listed = || Tariff::price_in(&self.fleet.settings().prices, &self.config.labels);
+        self.config.price.clone().or_else(listed)
     }
 
     /// Since when it has no job; `None` where it has one.

@@ -109,6 +109,26 @@ impl fmt::Display for Price {
     }
 }
 
+/// A price as text in a record, in place of its fields.
+pub mod text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::Price;
+
+    /// Writes it.
+    pub fn serialize<S: Serializer>(price: &Price, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(price)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// A text that is no price, with how to write one.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Price, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;

@@ -17,10 +17,18 @@ fn near(a: f64, b: f64) -> bool {
 #[test]
 fn the_cheapest_kind_of_host_for_a_program_is_found_by_running_it_on_each() {
     let world = World::new();
-    // The fast one is four times as fast, and ten times as dear.
-    let start = |name, gpus, price| Agent::start(&world, name, &["--simulate-gpus", gpus, "--price", price]);
-    let _slow = start("slow", "2xP100:16GiB", "7.20USD:fixed:metal");
-    let _fast = start("fast", "1xA100:80GiB", "36USD:on-demand:cloud");
+    // What the rented one costs, the fleet's table of prices says.
+    let table = world.path("prices.json");
+    let row = r#"[{"labels": {"provider": "cloud", "machine_type": "h1"}, "price": "36USD:on-demand"}]"#;
+    std::fs::write(&table, row).expect("written");
+    world.run(["fleet", "set", &format!("prices=@{}", table.display())]).ok();
+    // The fast one is four times as fast, and ten times as dear. One's name is in the other's.
+    let start = |name, gpus, flags: &[&str]| {
+        Agent::start(&world, name, &[&["--simulate-gpus", gpus][..], flags].concat())
+    };
+    let _slow = start("slow", "2xH100:80GiB", &["--price", "7.20USD:fixed:metal"]);
+    let _fast =
+        start("fast", "1xH100-NVL:94GiB", &["--label", "provider=cloud", "--label", "machine_type=h1"]);
     let (job, each) = (["--", tests::world::BUSYBOX, "sh", "-c", PROGRAM], ["--on", "each=gpu_model"]);
     let submit: Vec<&str> =
         ["submit", "--wait", "--name", "bench", "--gpus", "1"].into_iter().chain(each).chain(job).collect();
@@ -30,7 +38,7 @@ fn the_cheapest_kind_of_host_for_a_program_is_found_by_running_it_on_each() {
     let [slow, fast] = [&kinds[0], &kinds[1]];
     assert_eq!(
         (&slow["model"], &fast["model"]),
-        (&"P100".into(), &"A100".into()),
+        (&"H100".into(), &"H100-NVL".into()),
         "the cheapest first: {kinds}"
     );
     let time = |kind: &Value| number(&kind["seconds"]["mean"]);
@@ -49,7 +57,7 @@ fn the_cheapest_kind_of_host_for_a_program_is_found_by_running_it_on_each() {
     assert!(near(number(&bills["total"]["gpu_hours"]), (time(slow) + time(fast)) / 3600.0), "{bills}");
     let svg = world.path("bench.svg").display().to_string();
     let said = world.run(["compare", "bench", "--plot", &svg]).ok();
-    assert!(said.lines().nth(1).is_some_and(|line| line.starts_with("P100")), "{said}");
+    assert!(said.lines().nth(1).is_some_and(|line| line.starts_with("H100 ")), "{said}");
     assert!(std::fs::read_to_string(&svg).expect("a picture").starts_with("<svg"));
     let status = world.run(["status", ids.lines().next().expect("an id")]).ok();
     assert!(status.contains("cost 0.0"), "{status}");

@@ -37,7 +37,8 @@ pub struct FleetShow {
 /// `haul fleet set`
 #[derive(Debug, Args)]
 pub struct FleetSet {
-    /// Settings with their new values, as in window=16 or status=true; lists are JSON
+    /// Settings with their new values, as in window=16 or status=true; lists are JSON, and @FILE is what a
+    /// file says
     #[arg(value_name = "KEY=VALUE", required = true)]
     pub pairs: Vec<String>,
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use shared::{
     fleet::{self, FleetError, Settings},
     store::Store,
@@ -42,13 +42,19 @@ pub async fn show(context: &Context, args: &FleetShow) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `KEY=VALUE`, or `KEY=@FILE` for what a file says.
+fn setting(pair: &str) -> Result<(&str, String)> {
+    let (key, value) = pair.split_once('=').ok_or_else(|| Usage(format!("{pair}: write KEY=VALUE")))?;
+    let value = match value.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file).with_context(|| format!("{key}: cannot read {file}"))?,
+        None => value.to_owned(),
+    };
+    Ok((key, value))
+}
+
 /// `haul fleet set`
 pub async fn set(context: &Context, args: &FleetSet) -> Result<ExitCode> {
-    let pairs: Vec<(&str, &str)> = args
-        .pairs
-        .iter()
-        .map(|pair| pair.split_once('=').ok_or_else(|| Usage(format!("{pair}: write KEY=VALUE"))))
-        .collect::<Result<_, _>>()?;
+    let pairs: Vec<(&str, String)> = args.pairs.iter().map(|pair| setting(pair)).collect::<Result<_>>()?;
     let decide = |before: &Settings| -> Result<Settings, FleetError> {
         let mut after = before.clone();
         for (key, text) in &pairs {

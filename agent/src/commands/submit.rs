@@ -9,7 +9,7 @@ use shared::{
     id::{JobId, JobName},
     index::Summary,
     job::JobSpec,
-    lane::{Fit, Lane, Needs, fit},
+    lane::{Fit, Lane, Needs, exactly, fit},
 };
 
 use super::{Context, job, logs, wait};
@@ -85,17 +85,17 @@ async fn each_model(client: &Client, args: &Submit, spec: &JobSpec) -> Result<Ve
     if resources.gpus == 0 && resources.gpu_share.is_none() && resources.mig.is_none() {
         return Err(Usage("--on each=gpu_model: the job asks for no GPU; add --gpus 1".into()).into());
     }
-    let models: BTreeSet<&str> = if resources.gpu_model.is_empty() {
-        live.clone().flat_map(|node| &node.record.offer.gpus).map(|gpu| gpu.model.as_str()).collect()
+    let models: BTreeSet<String> = if resources.gpu_model.is_empty() {
+        live.clone().flat_map(|node| &node.record.offer.gpus).map(|gpu| exactly(&gpu.model)).collect()
     } else {
-        resources.gpu_model.iter().map(String::as_str).collect()
+        resources.gpu_model.iter().cloned().collect()
     };
     let base = args.id.clone().unwrap_or_else(|| client.new_id());
     let mut jobs = Vec::new();
     for model in models {
         let mut spec = spec.clone();
         spec.name.get_or_insert(JobName::new(base.as_str()).map_err(|e| Usage(e.to_string()))?);
-        spec.resources.gpu_model = vec![model.to_owned()];
+        spec.resources.gpu_model = vec![model];
         let needs = Needs::of(&spec);
         if live.clone().any(|node| !matches!(fit(&needs, &node.record.offer), Fit::Never(_))) {
             let id = JobId::new(format!("{base}-{}", jobs.len())).map_err(|e| Usage(e.to_string()))?;

@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use serde::Serialize;
 use shared::{
     id::VolumeName,
-    price::Price,
+    price::{self, Price},
     units::{Size, Span},
 };
 use url::Url;
@@ -50,9 +50,7 @@ pub enum ConfigError {
 
 /// A price in the file, as text.
 pub(super) fn price<'de, D: serde::Deserializer<'de>>(text: D) -> Result<Option<Price>, D::Error> {
-    use serde::{Deserialize as _, de::Error as _};
-    let text = Option::<String>::deserialize(text)?;
-    text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    price::text::deserialize(text).map(Some)
 }
 
 /// One effective value and where it came from.

@@ -399,8 +399,8 @@ impl Run {
                 .message
                 .get_or_insert_with(|| "within seconds; another node tries it before that counts".into());
         }
-        let usage = ran
-            .map(|ran| Box::new(node.meters.close(&self.job, &node.ledger, ran, node.config.price.as_ref())));
+        let price = node.price();
+        let usage = ran.map(|ran| Box::new(node.meters.close(&self.job, &node.ledger, ran, price.as_ref())));
         let decide = |job: &Job| {
             if !job.is_held_by(&node.id, attempt) {
                 return None;

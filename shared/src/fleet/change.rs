@@ -135,6 +135,10 @@ impl Settings {
             let twice = self.webhooks[..i].iter().any(|other| other.url == webhook.url);
             rule(!twice, &key, webhook.url.to_string(), "each address once")?;
         }
+        for (i, row) in self.prices.iter().enumerate() {
+            let value = serde_json::to_value(row).expect("a tariff has only text keys").to_string();
+            rule(!row.labels.is_empty(), &format!("prices[{i}].labels"), value, "at least one")?;
+        }
         for (name, pool) in &self.pools {
             if let Some((field, allowed)) = pool.fault() {
                 let value = serde_json::to_value(pool).expect("pools have only text keys")[field].to_string();
@@ -217,6 +221,7 @@ mod tests {
     #[case("window", "many", "invalid type")]
     #[case("beat", "3", "invalid type")]
     #[case("webhooks", r#"[{"url":"https://x","secret":"S","events":["job.claimd"]}]"#, "job.claimd")]
+    #[case("prices", r#"[{"labels":{"provider":"aws"},"price":"1$"}]"#, "as in 2.40USD")]
     fn what_a_setting_cannot_be_is_said(#[case] key: &str, #[case] text: &str, #[case] said: &str) {
         let error = settings().with(key, text).expect_err("refused").to_string();
         assert!(error.contains(said) && error.contains(key), "{error}");
@@ -228,6 +233,7 @@ mod tests {
     #[case("window", "0", "1 to 10000")]
     #[case("sweep", "0s", "1s to 1h")]
     #[case("webhooks", r#"[{"url":"ftp://x","secret":"S"}]"#, "begins with https://")]
+    #[case("prices", r#"[{"labels":{},"price":"1USD"}]"#, "at least one")]
     fn settings_must_hold_together(#[case] key: &str, #[case] text: &str, #[case] said: &str) {
         let error = settings().with(key, text).and_then(|after| after.check()).expect_err("refused");
         assert!(error.to_string().contains(said), "{error}");

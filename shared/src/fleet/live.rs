@@ -17,7 +17,7 @@ struct Held {
 pub(super) struct Live(Arc<RwLock<Held>>);
 
 /// New settings, with those before them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// The position of the new ones.
     pub seq: Seq,

@@ -8,6 +8,7 @@
 mod change;
 mod live;
 mod pool;
+mod tariff;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -29,9 +30,10 @@ pub use change::{SettingError, Version, change, history};
 pub use live::Change;
 use live::Live;
 pub use pool::Pool;
+pub use tariff::Tariff;
 
 /// What all agents and clients of a fleet go by.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The version of this record's form.
     pub v: u32,
@@ -67,6 +69,9 @@ pub struct Settings {
     /// Machines that an autoscaler starts and ends, by the name of their kind.
     #[serde(default)]
     pub pools: BTreeMap<String, Pool>,
+    /// What hosts cost that do not say so themselves.
+    #[serde(default)]
+    pub prices: Vec<Tariff>,
     /// How often what is not a job's fault is tried again.
     #[serde(flatten)]
     pub policy: Policy,
@@ -139,6 +144,7 @@ impl Settings {
             status: false,
             webhooks: Vec::new(),
             pools: BTreeMap::new(),
+            prices: Vec::new(),
             policy: Policy::default(),
         }
     }

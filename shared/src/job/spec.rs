@@ -159,7 +159,7 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mig: Option<MigProfile>,
     /// Any of these models; matched by the words of the driver's name (`A100` fits
-    /// `NVIDIA A100-SXM4-80GB`).
+    /// `NVIDIA A100-SXM4-80GB`). With `=` before it, the one model of exactly this name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpu_model: Vec<String>,
     /// At least so much memory on each GPU, by the size that it is sold by: a card may have up to a

@@ -27,6 +27,7 @@ pub use choose::choose;
 pub use edition::Edition;
 pub use fit::{Fit, fit};
 pub use misfit::Misfit;
+pub use model::exactly;
 pub use needs::{Access, GpuNeeds, Lane, LaneError, Needs};
 pub use offer::{GpuState, Offer, OfferedGpu, OfferedVolume};
 pub use plan::{Plan, Running, When, plan};
