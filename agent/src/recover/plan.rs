@@ -78,7 +78,22 @@ pub fn plan(
             (None, _) => {}
         }
     }
+    let late: BTreeSet<JobId> = late(&plan.resume).map(|job| job.id.clone()).collect();
+    plan.resume.retain(|(job, ..)| !late.contains(&job.id));
     plan
+}
+
+/// Claims that no container was made for, of another run of this agent than a job that has one of their GPUs: the
+/// one run had ended when the other gave these out, and its claim came late. Nobody begins it; the sweep ends it.
+fn late(resume: &[(Job, Holding, Stage)]) -> impl Iterator<Item = &Job> {
+    let run = |job: &Job| job.held().map(|claim| claim.incarnation.clone());
+    let unbegun = resume.iter().filter(|(.., stage)| matches!(stage, Stage::Claimed));
+    let late = unbegun.filter(move |(job, holding, _)| {
+        resume.iter().any(|(other, others, _)| {
+            run(other) != run(job) && others.gpus.iter().any(|gpu| holding.gpus.contains(gpu))
+        })
+    });
+    late.map(|(job, ..)| job)
 }
 
 fn stage(container: Container) -> Stage {

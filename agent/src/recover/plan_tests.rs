@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use shared::{
-    id::{Attempt, Incarnation, LaneId, NodeId, Nonce, Seq, Timestamp},
+    id::{Attempt, GpuUuid, Incarnation, LaneId, NodeId, Nonce, Seq, Timestamp},
     index::Marker,
     job::JobSpec,
     log::{Author, Claimed, Ended, Entry, Event, Next, Outcome, OutputSize, Started, Submitted},
@@ -36,9 +36,14 @@ enum Was {
 const ALL: [Was; 6] = [Was::Queued, Was::Claimed, Was::Started, Was::HeldElsewhere, Was::Requeued, Was::Done];
 
 fn job(name: &str, was: Was) -> Job {
+    job_of(name, was, "i", vec![])
+}
+
+/// The same, claimed by this run of its agent, with these GPUs.
+fn job_of(name: &str, was: Was, run: &str, gpus: Vec<GpuUuid>) -> Job {
     let claimed = |by: &str| {
-        let incarnation = Incarnation::new("i").expect("valid");
-        Event::Claimed(Claimed { attempt: Attempt(1), node: node(by), incarnation, gpus: vec![] })
+        let incarnation = Incarnation::new(run).expect("valid");
+        Event::Claimed(Claimed { attempt: Attempt(1), node: node(by), incarnation, gpus: gpus.clone() })
     };
     let started = Event::Started(Started {
         attempt: Attempt(1),
@@ -149,6 +154,25 @@ fn a_claim_that_may_still_come_keeps_its_marker() {
     let jobs = BTreeMap::from([(id("j"), job("j", Was::Requeued))]);
     let plan = plan::plan(&node("me"), Vec::new(), vec![marker("j"), of_the_next], jobs);
     assert_eq!((plan.over, plan.settle.len()), (vec![marker("j")], 1));
+}
+
+#[test]
+fn a_claim_that_came_late_gets_no_gpu_that_was_given_out_since() {
+    let gpu = |name: &str| vec![GpuUuid::new(format!("GPU-{name}")).expect("valid")];
+    let resumed = |since: (&str, Was, &str), late: (&str, Was, &str)| {
+        let jobs = [since, late].map(|(name, was, run)| (id(name), job_of(name, was, run, gpu("1"))));
+        let plan = plan::plan(&node("me"), Vec::new(), vec![marker("since"), marker("late")], jobs.into());
+        assert!(plan.over.is_empty(), "its marker is what the sweep finds it by");
+        plan.resume.into_iter().map(|(job, ..)| job.id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(resumed(("since", Was::Started, "two"), ("late", Was::Claimed, "one")), ["since"]);
+    // Of one run, which gave out shares.
+    assert_eq!(resumed(("since", Was::Started, "two"), ("late", Was::Claimed, "two")).len(), 2);
+    // Neither was begun, so either may be tried again.
+    assert!(resumed(("since", Was::Claimed, "two"), ("late", Was::Claimed, "one")).is_empty());
+    let jobs =
+        [("a", "1"), ("b", "2")].map(|(name, on)| (id(name), job_of(name, Was::Claimed, name, gpu(on))));
+    assert_eq!(plan::plan(&node("me"), Vec::new(), Vec::new(), jobs.into()).resume.len(), 2);
 }
 
 #[test]

@@ -149,6 +149,7 @@ impl Server {
             Some(std::collections::BTreeMap::new()),
         );
         let node = Arc::new(node);
+        self.services.world.watch().begins(node.id.clone(), node.incarnation.clone());
         self.services.world.spawn(async move {
             let _life = Life::begin(&node).await;
             std::future::pending::<()>().await;

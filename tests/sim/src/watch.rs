@@ -15,7 +15,7 @@ use std::{
 
 use agent::{engine::Frame, execute::Owner};
 use shared::{
-    id::{Attempt, GpuUuid, JobId},
+    id::{Attempt, GpuUuid, Incarnation, JobId, NodeId},
     log::{Author, Claim, Claimed, Entry, Event, Job, Phase},
     message::Message,
 };
@@ -72,6 +72,8 @@ pub struct Watch {
     alive: BTreeMap<Place, Alive>,
     started: BTreeSet<(JobId, Attempt)>,
     given: BTreeMap<GpuUuid, JobId>,
+    /// The run of each node's agent that began last.
+    runs: BTreeMap<NodeId, Incarnation>,
     still: BTreeSet<String>,
     /// Hosts that stood still, whose agents cannot know yet; until when.
     excused: BTreeMap<String, Duration>,
@@ -101,6 +103,11 @@ impl Watch {
             world.note("BROKEN", &what);
             self.broken = Some(what.to_string());
         }
+    }
+
+    /// An agent starts.
+    pub fn begins(&mut self, node: NodeId, run: Incarnation) {
+        self.runs.insert(node, run);
     }
 
     /// An object was written.
@@ -192,7 +199,11 @@ impl Watch {
                 self.taken_from(world, &id, &claim);
             }
         }
-        if let Event::Claimed(claimed) = &entry.event {
+        // A claim of an agent that has crashed since is begun by nobody, and the sweep ends it; or the agent's next run
+        // does, where it finds it at its start.
+        if let Event::Claimed(claimed) = &entry.event
+            && self.runs.get(&claimed.node) == Some(&claimed.incarnation)
+        {
             for gpu in &claimed.gpus {
                 let other = self.given.insert(gpu.clone(), id.clone());
                 if let Some(other) = other.filter(|other| !self.is_late(other, claimed)) {
@@ -204,7 +215,7 @@ impl Watch {
     }
 
     /// Whether a job's claim is of an earlier run of the agent that claims now, and came after that had
-    /// looked what it holds: nobody begins it, and the sweep ends it.
+    /// looked what it holds.
     fn is_late(&self, job: &JobId, claimed: &Claimed) -> bool {
         let claim = self.jobs.get(job).and_then(|seen| seen.job.as_ref()).and_then(Job::held);
         claim.is_some_and(|claim| claim.incarnation != claimed.incarnation && claim.started.is_none())
