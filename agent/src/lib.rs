@@ -21,6 +21,7 @@ mod health;
 mod identity;
 mod images;
 pub mod inbox;
+mod inspect;
 pub mod ledger;
 pub mod life;
 pub mod node;

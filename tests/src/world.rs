@@ -191,7 +191,9 @@ impl World {
         }
         command.args(args).current_dir(self.dir.path());
         command.env("HAUL_FLEET", self.fleet()).env("HAUL_STATE_DIR", self.path("state"));
-        command.env("XDG_DATA_HOME", self.path("data"));
+        command.env("XDG_DATA_HOME", self.path("data")).env("XDG_CACHE_HOME", self.path("cache"));
+        // The images of tests are on the engine alone; a test of registries takes this away.
+        command.env("HAUL_NO_INSPECT", "1");
         if let Some(cloud) = &self.cloud {
             command.envs(cloud.env.iter().map(|(name, value)| (name, value)));
         }

@@ -26,6 +26,7 @@ const PURE: &[&str] = &[
     "shared/src/log/usage.rs",
     "agent/src/claim/order.rs",
     "agent/src/execute/outcome.rs",
+    "agent/src/inspect/require.rs",
     "agent/src/gpu/fault.rs",
     "agent/src/gpu/users.rs",
     "agent/src/ledger/breaker.rs",

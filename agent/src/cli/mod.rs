@@ -154,6 +154,9 @@ pub struct Submit {
     /// Submit one job for each GPU model that the fleet's nodes have; `haul compare` tells how they did
     #[arg(long, value_name = "each=gpu_model", value_parser = spend::parse_on, conflicts_with_all = ["follow", "array", "dry_run"])]
     pub on: Option<spend::EachModel>,
+    /// Do not ask the image's registry what the image needs of a host: CPU architecture, CUDA, GPUs
+    #[arg(long, env = "HAUL_NO_INSPECT", value_parser = clap::builder::FalseyValueParser::new())]
+    pub no_inspect: bool,
     /// Check it, and show its lane and which nodes fit; submit nothing
     #[arg(long, conflicts_with_all = ["wait", "follow"])]
     pub dry_run: bool,

@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, process::ExitCode};
 use anyhow::Result;
 use serde_json::json;
 use shared::{
-    client::Client,
+    client::{Client, ClientError, Submission},
     id::{JobId, JobName},
     index::Summary,
-    job::JobSpec,
+    job::{JobSpec, Resources},
     lane::{Fit, Lane, Needs, exactly, fit},
 };
 
@@ -16,7 +16,7 @@ use super::{Context, job, logs, wait};
 use crate::{
     cli::{EachModel, Submit},
     exit::Usage,
-    render,
+    inspect, render,
 };
 
 /// How many jobs of an array are submitted between two looks at their team's window.
@@ -24,10 +24,17 @@ const AT_ONCE: usize = 8;
 
 /// Submits, and waits or follows where that is wanted.
 pub async fn run(context: &Context, args: Submit) -> Result<ExitCode> {
-    let spec = job::load(&args.job)?;
+    let mut spec = job::load(&args.job)?;
     let client = context.client().await?;
+    let asked = spec.resources.clone();
+    let image = if args.no_inspect { None } else { Some(inspect::add_needs(&mut spec, context.now()).await) };
     if args.dry_run {
-        return dry_run(context, &client, &spec, args.json).await;
+        return dry_run(context, &client, &spec, image, args.json).await;
+    }
+    if let Some(Ok(added)) = &image
+        && !added.is_empty()
+    {
+        eprintln!("note: the image needs {added}; only hosts that have it will take the job");
     }
     warn(&client, &spec).await;
     let mut jobs = Vec::new();
@@ -37,10 +44,7 @@ pub async fn run(context: &Context, args: Submit) -> Result<ExitCode> {
     };
     for chunk in wanted.chunks(AT_ONCE) {
         for (id, spec) in chunk.iter().cloned() {
-            let submission = match chunk.len() {
-                1 => client.submit(spec, id).await?,
-                _ => client.submit_one_of_many(spec, id).await?,
-            };
+            let submission = submit(&client, id, spec, &asked, chunk.len() > 1).await?;
             if !args.json {
                 context.out.line(submission.job.id.as_str());
             }
@@ -62,6 +66,26 @@ pub async fn run(context: &Context, args: Submit) -> Result<ExitCode> {
         [id] if args.follow => logs::follow(context, &client, id, None, false).await,
         ids if args.wait => wait::all(&client, ids, None).await,
         _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn submit(
+    client: &Client,
+    id: Option<JobId>,
+    spec: JobSpec,
+    asked: &Resources,
+    is_one_of_many: bool,
+) -> Result<Submission> {
+    let submit = async |spec: JobSpec| match is_one_of_many {
+        true => client.submit_one_of_many(spec, id.clone()).await,
+        false => client.submit(spec, id.clone()).await,
+    };
+    match submit(spec.clone()).await {
+        Err(ClientError::IdInUse(id)) => {
+            let before = client.status(&id).await?.job;
+            Ok(submit(inspect::as_before(&spec, asked, &before.spec)).await?)
+        }
+        other => Ok(other?),
     }
 }
 
@@ -135,13 +159,28 @@ async fn warn(client: &Client, spec: &JobSpec) {
     }
 }
 
-async fn dry_run(context: &Context, client: &Client, spec: &JobSpec, json: bool) -> Result<ExitCode> {
+async fn dry_run(
+    context: &Context,
+    client: &Client,
+    spec: &JobSpec,
+    image: Option<Result<inspect::Needs, String>>,
+    json: bool,
+) -> Result<ExitCode> {
     let lane = Lane::new(Needs::of(spec));
     let nodes = client.fits(spec).await?;
     if json {
-        context.out.json(&json!({ "spec": spec, "lane": lane, "nodes": nodes }));
+        let image = image.map(|said| match said {
+            Ok(added) => json!({ "adds": added }),
+            Err(why) => json!({ "unknown": why }),
+        });
+        context.out.json(&json!({ "spec": spec, "image": image, "lane": lane, "nodes": nodes }));
     } else {
         context.out.line(format!("{} is a valid job", spec.display_name()));
+        match image {
+            Some(Ok(added)) if !added.is_empty() => context.out.line(format!("image  needs {added}")),
+            Some(Err(why)) => context.out.line(format!("image  nothing is known of it: {why}")),
+            Some(Ok(_)) | None => {}
+        }
         context.out.line(format!("needs  {}", lane.needs));
         context.out.line(format!("lane   {}", lane.id));
         if nodes.is_empty() {

@@ -24,8 +24,14 @@ use shared::{
 };
 use tokio::sync::mpsc;
 
+pub use credentials::{Credential, find as find_credential, usual_config};
 pub use docker::Docker;
 pub use error::EngineError;
+pub use reference::Reference;
+
+/// What tests of other modules need of a real registry.
+#[cfg(test)]
+pub use docker::live::registry as live_registry;
 
 /// A container's id or name, as the engine takes either.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

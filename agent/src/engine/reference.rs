@@ -13,7 +13,7 @@ pub struct Reference {
     /// The digest if there is one, else the tag, else `latest`.
     pub version: String,
     /// The name within the registry; Docker Hub's own images are below `library/`.
-    path: String,
+    pub path: String,
 }
 
 impl Reference {

@@ -11,7 +11,6 @@
 
 mod owner;
 mod prepare;
-mod require;
 pub mod settle;
 mod supervise;
 mod verdict;

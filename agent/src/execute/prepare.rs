@@ -15,11 +15,11 @@ use tokio::sync::{mpsc, watch};
 use super::{
     outcome::Ending,
     owner::{Owner, container_name},
-    require,
 };
 use crate::{
     engine::{Bind, EngineError, GpuAccess, ImageInfo, Plan, PullProgress},
     gpu,
+    inspect::require,
     ledger::Holding,
     node::Node,
 };
@@ -38,7 +38,7 @@ pub async fn prepare(node: Arc<Node>, job: Job, attempt: Attempt) -> Result<Plan
     let image = image(&node, spec).await?;
     node.images.used(&spec.image);
     let inventory = node.ledger.inventory();
-    require::check(&image, &gpus, &inventory).map_err(Ending::incompatible)?;
+    require::check(&require::overlaid(&image.env, spec), &gpus, &inventory).map_err(Ending::incompatible)?;
     let mut binds = Vec::new();
     for mount in &spec.mounts {
         let access = if mount.read_only { Access::Read } else { Access::Write };

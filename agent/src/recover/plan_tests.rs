@@ -36,14 +36,14 @@ enum Was {
 const ALL: [Was; 6] = [Was::Queued, Was::Claimed, Was::Started, Was::HeldElsewhere, Was::Requeued, Was::Done];
 
 fn job(name: &str, was: Was) -> Job {
-    job_of(name, was, "i", vec![])
+    job_of(name, was, "i", &[])
 }
 
 /// The same, claimed by this run of its agent, with these GPUs.
-fn job_of(name: &str, was: Was, run: &str, gpus: Vec<GpuUuid>) -> Job {
+fn job_of(name: &str, was: Was, run: &str, gpus: &[GpuUuid]) -> Job {
     let claimed = |by: &str| {
         let incarnation = Incarnation::new(run).expect("valid");
-        Event::Claimed(Claimed { attempt: Attempt(1), node: node(by), incarnation, gpus: gpus.clone() })
+        Event::Claimed(Claimed { attempt: Attempt(1), node: node(by), incarnation, gpus: gpus.to_vec() })
     };
     let started = Event::Started(Started {
         attempt: Attempt(1),
@@ -160,7 +160,7 @@ fn a_claim_that_may_still_come_keeps_its_marker() {
 fn a_claim_that_came_late_gets_no_gpu_that_was_given_out_since() {
     let gpu = |name: &str| vec![GpuUuid::new(format!("GPU-{name}")).expect("valid")];
     let resumed = |since: (&str, Was, &str), late: (&str, Was, &str)| {
-        let jobs = [since, late].map(|(name, was, run)| (id(name), job_of(name, was, run, gpu("1"))));
+        let jobs = [since, late].map(|(name, was, run)| (id(name), job_of(name, was, run, &gpu("1"))));
         let plan = plan::plan(&node("me"), Vec::new(), vec![marker("since"), marker("late")], jobs.into());
         assert!(plan.over.is_empty(), "its marker is what the sweep finds it by");
         plan.resume.into_iter().map(|(job, ..)| job.id.to_string()).collect::<Vec<_>>()
@@ -171,7 +171,7 @@ fn a_claim_that_came_late_gets_no_gpu_that_was_given_out_since() {
     // Neither was begun, so either may be tried again.
     assert!(resumed(("since", Was::Claimed, "two"), ("late", Was::Claimed, "one")).is_empty());
     let jobs =
-        [("a", "1"), ("b", "2")].map(|(name, on)| (id(name), job_of(name, Was::Claimed, name, gpu(on))));
+        [("a", "1"), ("b", "2")].map(|(name, on)| (id(name), job_of(name, Was::Claimed, name, &gpu(on))));
     assert_eq!(plan::plan(&node("me"), Vec::new(), Vec::new(), jobs.into()).resume.len(), 2);
 }
 

@@ -10,7 +10,7 @@ mod pull;
 mod read;
 
 #[cfg(test)]
-mod live;
+pub mod live;
 
 use std::{
     path::PathBuf,

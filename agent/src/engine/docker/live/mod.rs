@@ -4,7 +4,7 @@
 mod connection;
 mod containers;
 mod output;
-mod registry;
+pub mod registry;
 
 use std::{
     collections::BTreeMap,

@@ -15,17 +15,20 @@ use super::{Docker, TREE, engine, shell};
 use crate::engine::{Engine, EngineError, PullProgress};
 
 /// Of all three kinds that plain and URL-safe base64 write differently, at every offset.
-const PASSWORD: &str = "a~~~b???c>>>d";
+pub const PASSWORD: &str = "a~~~b???c>>>d";
+
+const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// A private registry on loopback, which engines trust without TLS.
-struct Registry {
+pub struct Registry {
     dir: TempDir,
     process: Child,
     host: String,
 }
 
 impl Registry {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let free = TcpListener::bind("127.0.0.1:0").expect("bound");
         let host = free.local_addr().expect("bound").to_string();
@@ -51,7 +54,7 @@ impl Registry {
         registry
     }
 
-    fn image(&self, tag: &str) -> String {
+    pub fn image(&self, tag: &str) -> String {
         format!("{}/team/app:{tag}", self.host)
     }
 
@@ -63,7 +66,7 @@ impl Registry {
         dir.join("config.json")
     }
 
-    fn with_password(&self, password: &str) -> PathBuf {
+    pub fn with_password(&self, password: &str) -> PathBuf {
         let text =
             format!(r#"{{"auths":{{"{}":{{"username":"user","password":"{password}"}}}}}}"#, self.host);
         self.config("static", &text)
@@ -71,12 +74,38 @@ impl Registry {
 
     /// Puts an image there that the engine has nothing of.
     fn push(&self, tag: &str) {
+        self.push_with(tag, "");
+    }
+
+    /// The same, imported with these options.
+    pub fn push_with(&self, tag: &str, options: &str) {
         let (image, config) = (self.image(tag), self.with_password(PASSWORD));
         let config = config.parent().expect("in a directory").display();
         shell(&format!(
-            "{TREE} head -c 3000000 /dev/urandom > $tree/data; tar -C $tree -c . | docker import - {image}; \
+            "{TREE} head -c 3000000 /dev/urandom > $tree/data; tar -C $tree -c . | docker import {options} - {image}; \
              docker --config {config} push -q {image}; docker rmi {image}"
         ));
+    }
+
+    /// Puts an index there, of images that are there already, each for an architecture.
+    pub async fn push_index(&self, tag: &str, images: &[(&str, &str)]) {
+        let manifests = format!("http://{}/v2/team/app/manifests", self.host);
+        let client = reqwest::Client::new();
+        let as_user = |request: reqwest::RequestBuilder| request.basic_auth("user", Some(PASSWORD));
+        let mut entries = Vec::new();
+        for (tag, arch) in images {
+            let asked = as_user(client.get(format!("{manifests}/{tag}"))).header("Accept", MANIFEST).send();
+            let answer = asked.await.and_then(reqwest::Response::error_for_status).expect("it is there");
+            let digest = answer.headers()["Docker-Content-Digest"].to_str().expect("text").to_owned();
+            let size = answer.bytes().await.expect("read").len();
+            entries.push(serde_json::json!({"mediaType": MANIFEST, "digest": digest, "size": size,
+                                            "platform": {"os": "linux", "architecture": arch}}));
+        }
+        let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
+        let put = as_user(client.put(format!("{manifests}/{tag}")))
+            .header("Content-Type", INDEX)
+            .body(index.to_string());
+        put.send().await.and_then(reqwest::Response::error_for_status).expect("it is taken");
     }
 }
 
