@@ -8,7 +8,7 @@ use shared::{id::JobId, units::Size};
 use crate::{
     engine::{Container, EngineError, EngineInfo},
     execute::{self, Owner},
-    gpu::{self, Foreign, GpuError, Inventory, Users},
+    gpu::{self, Containers, Foreign, GpuError, Inventory, Leftover, Users},
     node::Node,
     pace::Pace,
 };
@@ -68,9 +68,29 @@ pub async fn look_at_gpus(node: &Node) -> Result<Option<BTreeMap<JobId, Size>>, 
             None
         }
     };
+    for left in users.iter().flat_map(|users| &users.left) {
+        kill(node, left);
+    }
     let (foreign, memory) = users.map(|users| (users.foreign, users.memory)).unzip();
     node.ledger.set_gpus(look, inventory, foreign);
     Ok(memory)
+}
+
+/// Kills what a job has left on a GPU, which keeps it from the next one. One that hangs in the driver
+/// outlives it, and is named.
+fn kill(node: &Node, left: &Leftover) {
+    if !node.ledger.is_to_kill(left) {
+        return;
+    }
+    let Leftover { pid, name, container, job } = left;
+    let name = name.as_deref().unwrap_or("a process");
+    match gpu::kill_in(container, *pid) {
+        Ok(true) => tracing::warn!(%job, pid, "{name} outlived the job on a GPU, and is killed"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(%job, pid, %error, "{name} outlived the job on a GPU, and cannot be killed");
+        }
+    }
 }
 
 /// Notes what jobs hold of GPUs' memory. Not at each look, some of which come right after each other: a
@@ -109,8 +129,10 @@ async fn users(node: &Node, inventory: &Inventory) -> Result<Users, EngineError>
     let holdings = node.ledger.holdings();
     let runs = |owner: &Owner| holdings.get(&owner.job).is_some_and(|held| held.attempt == owner.attempt);
     let owners = own.iter().filter_map(|one| Some((one.id.to_string(), Owner::of(one).filter(runs)?.job)));
+    let own = owners.collect();
     let strangers = others.iter().map(|one| one.id.to_string()).collect();
-    let mut users = gpu::users(&inventory.gpus, &owners.collect(), &strangers, gpu::place_of);
+    let containers = Containers { own, ended: node.ledger.ended_in(), others: strangers };
+    let mut users = gpu::users(&inventory.gpus, &containers, gpu::place_of);
     for container in others {
         for uuid in execute::gpus_of(container) {
             let by = format!("another agent's container {}", container.name);

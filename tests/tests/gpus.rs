@@ -1,7 +1,11 @@
 //! GPUs through the shipped NVML code, with a library that reads them from a file, and through
 //! the engine's own NVIDIA path, with a hook that does nothing.
 
-use std::path::Path;
+use std::{
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
 use shared::units::Size;
@@ -264,6 +268,51 @@ fn a_gpu_is_given_on_when_nothing_of_its_last_job_is_left_on_it() {
         nodes.contains(&format!("used outside haul by a process (pid {pid})")).then_some(())
     });
     assert_eq!((states(&world, &agent), world.events(&second, "claimed").len()), (vec!["foreign".into()], 0));
+    set(&world, &p100(FIRST, 0, ""));
+    world.until(&second, "succeeded");
+}
+
+/// The directories of a container's control groups: one, or one for each controller (cgroups(7)).
+fn groups(pid: &str) -> Vec<PathBuf> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
+    let dirs = groups.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?.trim_start_matches('/'));
+        let name = controllers.strip_prefix("name=").unwrap_or(controllers);
+        Some(Path::new("/sys/fs/cgroup").join(name).join(path))
+    });
+    dirs.filter(|dir| dir.join("cgroup.procs").exists()).collect()
+}
+
+#[test]
+fn what_a_job_leaves_on_its_gpu_is_killed() {
+    let engine = Engine::start_with(&[BUSYBOX], &[HOOK]);
+    let world = World::on_engine(engine.address());
+    set(&world, &p100(FIRST, 0, ""));
+    let agent = nvml::agent(&world, &[]);
+    let first = world.submit(&["--gpus", "1"], "sleep 1000");
+    world.until(&first, "running");
+    let format = ["inspect", "--format", "{{.State.Pid}}", &format!("haul-{first}-1")];
+    let init = ask(Some(&engine.address()), &format).trim().to_owned();
+    // It is in the container's groups, and no child of its first process, with which the others end.
+    let mut left = Command::new("sleep").arg("1000").spawn().expect("sleep starts");
+    let pid = left.id();
+    for dir in groups(&init) {
+        std::fs::write(dir.join("cgroup.procs"), pid.to_string()).expect("it goes there");
+    }
+    let outside = std::process::id();
+    let processes =
+        format!("processes = [{{ pid = {pid}, memory_mib = 900 }}, {{ pid = {outside}, memory_mib = 1 }}]");
+    set(&world, &p100(FIRST, 0, &processes));
+    let second = world.submit(&["--gpus", "1"], "true");
+    world.run(["cancel", &first]).ok();
+    let ended = eventually("it is killed", || left.try_wait().expect("a child"));
+    assert_eq!(ended.signal(), Some(9));
+    let said = agent.said();
+    let told = said.lines().find(|line| line.contains("outlived the job on a GPU, and is killed"));
+    let told: Value = serde_json::from_str(told.expect("it is said")).expect("JSON");
+    assert_eq!((&told["pid"], &told["job"]), (&pid.into(), &first.as_str().into()));
+    assert_eq!(world.state(&first), "cancelled");
     set(&world, &p100(FIRST, 0, ""));
     world.until(&second, "succeeded");
 }

@@ -1,5 +1,12 @@
 //! Which container a process is in, by its control group.
 
+use std::io;
+
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+
 /// Where a process runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -16,6 +23,26 @@ pub fn place_of(pid: u32) -> Place {
     match std::fs::read_to_string(format!("/proc/{pid}/cgroup")) {
         Ok(cgroups) => container_in(&cgroups).map_or(Place::Host, Place::Container),
         Err(_) => Place::Gone,
+    }
+}
+
+/// Kills a process of a container, and says whether it was there: the number may be another's by now.
+///
+/// # Errors
+/// Where this agent may not, or the kernel has no `pidfd_open(2)` (before Linux 5.3).
+pub fn kill_in(container: &str, pid: u32) -> io::Result<bool> {
+    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(false) };
+    // What is looked at next is the process that this stands for, or that one has ended.
+    let process = match pidfd_open(raw, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(false),
+        opened => opened?,
+    };
+    if place_of(pid) != Place::Container(container.to_owned()) {
+        return Ok(false);
+    }
+    match pidfd_send_signal(process, Signal::KILL) {
+        Err(Errno::SRCH) => Ok(false),
+        sent => Ok(sent.map(|()| true)?),
     }
 }
 

@@ -21,12 +21,12 @@ use shared::{
     units::Size,
 };
 
-pub use container::{Place, place_of};
+pub use container::{Place, kill_in, place_of};
 pub use fault::{GpuFault, Slowdown, Xid};
 pub use nvml::Nvml;
 pub use reader::Reader;
 pub use simulated::{Simulated, SimulatedSpec};
-pub use users::{Foreign, Users, users};
+pub use users::{Containers, Foreign, Leftover, Users, users};
 
 /// One GPU.
 #[derive(Debug, Clone, PartialEq, Serialize)]

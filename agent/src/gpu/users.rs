@@ -23,6 +23,30 @@ pub struct Foreign {
     pub is_outside: bool,
 }
 
+/// The containers of a host, by the engine's id.
+#[derive(Debug, Default)]
+pub struct Containers {
+    /// Those of jobs that run on this node.
+    pub own: BTreeMap<String, JobId>,
+    /// Those of jobs that have lately ended here, and whose GPUs are not clear yet.
+    pub ended: BTreeMap<String, JobId>,
+    /// Those that are not this node's.
+    pub others: BTreeSet<String>,
+}
+
+/// A process of a job that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// Which.
+    pub pid: u32,
+    /// What it calls itself, if the driver says so.
+    pub name: Option<String>,
+    /// The container that it is in.
+    pub container: String,
+    /// The job.
+    pub job: JobId,
+}
+
 /// Who uses the GPUs of a host.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Users {
@@ -30,16 +54,12 @@ pub struct Users {
     pub foreign: BTreeMap<GpuUuid, Foreign>,
     /// What the programs of each of this node's jobs hold of GPUs' memory.
     pub memory: BTreeMap<JobId, Size>,
+    /// What jobs have left behind.
+    pub left: Vec<Leftover>,
 }
 
-/// Who uses these GPUs. `own` has the containers of this node's jobs by the engine's id, `others` those that
-/// are not this node's.
-pub fn users(
-    gpus: &[Gpu],
-    own: &BTreeMap<String, JobId>,
-    others: &BTreeSet<String>,
-    place_of: impl Fn(u32) -> Place,
-) -> Users {
+/// Who uses these GPUs.
+pub fn users(gpus: &[Gpu], containers: &Containers, place_of: impl Fn(u32) -> Place) -> Users {
     let mut users = Users::default();
     // One that is cut lists what runs on its instances once more.
     for gpu in gpus.iter().filter(|gpu| gpu.mig != Mig::Cut) {
@@ -47,29 +67,35 @@ pub fn users(
         let Some(processes) = &gpu.processes else { continue };
         for process in processes {
             let place = place_of(process.pid);
-            let job = match &place {
-                Place::Container(id) => own.get(id),
-                Place::Host | Place::Gone => None,
-            };
-            match job {
-                Some(job) => {
-                    let sum: &mut Size = users.memory.entry(job.clone()).or_default();
-                    sum.0 = sum.bytes().saturating_add(process.memory.unwrap_or_default().bytes());
-                }
-                None => {
-                    let name = process.name.as_deref().unwrap_or("a process");
-                    let by = format!("{name} (pid {})", process.pid);
-                    let is_outside = match &place {
-                        Place::Host => true,
-                        Place::Container(id) => others.contains(id),
-                        Place::Gone => false,
-                    };
-                    let new = Foreign { by, is_outside };
-                    let known = users.foreign.entry(gpu.uuid.clone()).or_insert_with(|| new.clone());
-                    if new.is_outside && !known.is_outside {
-                        *known = new;
+            if let Place::Container(id) = &place
+                && let Some(job) = containers.own.get(id)
+            {
+                let sum: &mut Size = users.memory.entry(job.clone()).or_default();
+                sum.0 = sum.bytes().saturating_add(process.memory.unwrap_or_default().bytes());
+                continue;
+            }
+            let name = process.name.as_deref().unwrap_or("a process");
+            let mut by = format!("{name} (pid {})", process.pid);
+            let is_outside = match place {
+                Place::Host => true,
+                Place::Gone => false,
+                Place::Container(container) => {
+                    if let Some(job) = containers.ended.get(&container).cloned() {
+                        by = format!("{by}, left behind by job {job}");
+                        let (pid, name) = (process.pid, process.name.clone());
+                        let left = Leftover { pid, name, container: container.clone(), job };
+                        // On several GPUs it is one.
+                        if !users.left.contains(&left) {
+                            users.left.push(left);
+                        }
                     }
+                    containers.others.contains(&container)
                 }
+            };
+            let new = Foreign { by, is_outside };
+            let known = users.foreign.entry(gpu.uuid.clone()).or_insert_with(|| new.clone());
+            if new.is_outside && !known.is_outside {
+                *known = new;
             }
         }
         if processes.is_empty() && gpu.memory_used > UNACCOUNTED {
@@ -106,8 +132,9 @@ mod tests {
         (gpus[5].processes, gpus[5].memory_used) = (None, Size(9 << 30));
         let job = |name: &str| JobId::new(name).expect("valid");
         let own = BTreeMap::from([("c1".into(), job("a")), ("c2".into(), job("b"))]);
+        let mut containers = Containers { own, ..Containers::default() };
         let place = |pid| if pid == 9 { Place::Host } else { Place::Container(format!("c{pid}")) };
-        let found = users(&gpus, &own, &BTreeSet::new(), place);
+        let found = users(&gpus, &containers, place);
         assert_eq!(found.memory, BTreeMap::from([(job("a"), Size(150 << 20)), (job("b"), Size(300 << 20))]));
         let unnamed = "no program that the driver names, with 600.0 MiB of its memory";
         let somebody = |by: &str, is_outside| Foreign { by: by.into(), is_outside };
@@ -118,7 +145,29 @@ mod tests {
         ];
         assert_eq!(found.foreign, BTreeMap::from(foreign));
         gpus[2].processes = Some(vec![process(3, 1)]);
-        let outside = |others| users(&gpus, &own, &others, place).foreign[&gpus[2].uuid].is_outside;
-        assert!(!outside(BTreeSet::new()) && outside(BTreeSet::from(["c3".into()])));
+        let on_third =
+            |containers: &Containers| users(&gpus, containers, place).foreign[&gpus[2].uuid].clone();
+        assert!(!on_third(&containers).is_outside);
+        containers.others.insert("c3".into());
+        assert!(on_third(&containers).is_outside);
+    }
+
+    #[test]
+    fn what_a_job_has_left_behind_is_told_by_its_container() {
+        let spec = "3xP100:16GiB".parse().expect("valid");
+        let mut gpus = Simulated::new(&spec, &NodeId::new("n").expect("valid")).read().expect("reads").gpus;
+        let processes = [vec![process(3, 1), process(4, 1)], vec![process(3, 1)], vec![process(9, 1)]];
+        for (gpu, processes) in gpus.iter_mut().zip(processes) {
+            gpu.processes = Some(processes);
+        }
+        let job = JobId::new("a").expect("valid");
+        let ended = BTreeMap::from([("c3".to_owned(), job.clone())]);
+        let place = |pid| if pid == 9 { Place::Host } else { Place::Container(format!("c{pid}")) };
+        let found = users(&gpus, &Containers { ended, ..Containers::default() }, place);
+        let left = Leftover { pid: 3, name: Some("p3".into()), container: "c3".into(), job };
+        assert_eq!(found.left, [left]);
+        let by = "p3 (pid 3), left behind by job a";
+        assert_eq!(found.foreign[&gpus[0].uuid], Foreign { by: by.into(), is_outside: false });
+        assert_eq!((found.foreign.len(), found.memory.len()), (3, 0));
     }
 }

@@ -1,15 +1,18 @@
 //! How the GPUs stand: as last looked at, and to whom each is given. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::{
-    id::GpuUuid,
+    id::{GpuUuid, JobId},
     lane::{GpuState, OfferedGpu},
     units::Size,
 };
 
 use super::Holding;
-use crate::gpu::{Foreign, Gpu, Inventory, Mig};
+use crate::{
+    engine::ContainerId,
+    gpu::{Foreign, Gpu, Inventory, Leftover, Mig},
+};
 
 /// A look at the GPUs, by its number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,8 +47,18 @@ pub(super) struct Cards {
     foreign: BTreeMap<GpuUuid, Foreign>,
     /// Those whose last job has ended, until a look has shown that nothing of it is left there.
     clearing: BTreeMap<GpuUuid, Clearing>,
+    /// The containers of jobs that had GPUs and have ended, until nothing of them is left there.
+    ended: BTreeMap<ContainerId, Ended>,
     /// The last look that has begun.
     look: Look,
+}
+
+/// Whose a container was.
+#[derive(Debug)]
+struct Ended {
+    job: JobId,
+    /// Processes of it that were to be killed.
+    told: BTreeSet<u32>,
 }
 
 impl Cards {
@@ -70,15 +83,33 @@ impl Cards {
             !is_clear && clearing.looks < LAST_SEEN
         });
         self.foreign = foreign;
+        // What outlives the kill is named for as long as it is there.
+        if self.clearing.is_empty() && self.foreign.values().all(|foreign| foreign.is_outside) {
+            self.ended.clear();
+        }
     }
 
-    /// A job that had these has ended.
-    pub(super) fn ended(&mut self, gpus: Vec<GpuUuid>) {
+    /// A job that had these has ended, in this container if there was one.
+    pub(super) fn ended(&mut self, job: &JobId, gpus: Vec<GpuUuid>, container: Option<ContainerId>) {
         // Nothing runs on those that are made up.
-        if !self.inventory.simulated {
-            let clearing = Clearing { after: self.look, looks: 0 };
-            self.clearing.extend(gpus.into_iter().map(|uuid| (uuid, clearing)));
+        if self.inventory.simulated || gpus.is_empty() {
+            return;
         }
+        let clearing = Clearing { after: self.look, looks: 0 };
+        self.clearing.extend(gpus.into_iter().map(|uuid| (uuid, clearing)));
+        let ended = Ended { job: job.clone(), told: BTreeSet::new() };
+        self.ended.extend(container.map(|container| (container, ended)));
+    }
+
+    /// The containers of jobs that have ended and may have left something on their GPUs.
+    pub(super) fn ended_in(&self) -> BTreeMap<String, JobId> {
+        self.ended.iter().map(|(container, ended)| (container.to_string(), ended.job.clone())).collect()
+    }
+
+    /// Whether this process of such a container is to be killed: once.
+    pub(super) fn is_to_kill(&mut self, left: &Leftover) -> bool {
+        let ended = self.ended.get_mut(&ContainerId::new(&left.container));
+        ended.is_some_and(|ended| ended.told.insert(left.pid))
     }
 
     pub(super) fn is_clearing(&self) -> bool {

@@ -37,7 +37,8 @@ pub use view::View;
 
 use crate::{
     changes::{Changes, Watcher},
-    gpu::{Foreign, Inventory},
+    engine::ContainerId,
+    gpu::{Foreign, Inventory, Leftover},
 };
 
 /// What a job has been given.
@@ -307,6 +308,21 @@ impl Ledger {
         self.state().paused.remove(job)
     }
 
+    /// Notes in which container a job runs.
+    pub fn runs_in(&self, job: &JobId, container: &ContainerId) {
+        self.state().containers.insert(job.clone(), container.clone());
+    }
+
+    /// The containers of jobs that have ended and may have left something on their GPUs, by the engine's id.
+    pub fn ended_in(&self) -> BTreeMap<String, JobId> {
+        self.state().cards.ended_in()
+    }
+
+    /// Whether what a job has left behind is to be killed: once each.
+    pub fn is_to_kill(&self, left: &Leftover) -> bool {
+        self.state().cards.is_to_kill(left)
+    }
+
     /// Takes back what a job had.
     pub fn give_back(&self, job: &JobId) {
         let mut state = self.state();
@@ -317,7 +333,8 @@ impl Ledger {
         state.breaker.over(job);
         if let Some(holding) = state.holdings.remove(job) {
             state.capacity.give_back(holding.share);
-            state.cards.ended(holding.gpus);
+            let container = state.containers.remove(job);
+            state.cards.ended(job, holding.gpus, container);
             self.tell_if(true);
         }
     }

@@ -19,6 +19,7 @@ use super::{
     reserve::{Newcomer, capacity_start},
     view::View,
 };
+use crate::engine::ContainerId;
 
 /// What is known of the host.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(super) struct State {
     pub(super) holdings: BTreeMap<JobId, Holding>,
     /// How often anything was given out.
     pub(super) taken: u64,
+    /// Where the jobs that run here do.
+    pub(super) containers: BTreeMap<JobId, ContainerId>,
     /// Jobs whose last attempt here has ended and whose markers are on their way.
     pub(super) settling: BTreeSet<JobId>,
     /// Jobs whose container was found paused though nobody here keeps it so.
@@ -60,6 +63,7 @@ impl State {
             capacity,
             holdings: BTreeMap::new(),
             taken: 0,
+            containers: BTreeMap::new(),
             settling: BTreeSet::new(),
             paused: BTreeSet::new(),
             mode: Mode::Ready,

@@ -270,6 +270,27 @@ fn a_gpu_is_free_again_when_a_look_after_its_jobs_end_shows_nobody_on_it() {
 }
 
 #[test]
+fn what_a_job_left_behind_is_killed_once() {
+    let ledger = ledger("1xP100:16GiB");
+    let (mut inventory, a) = (ledger.inventory(), JobId::new("a").expect("valid"));
+    (inventory.simulated, inventory.gpus[0].processes) = (false, Some(vec![]));
+    let look = |foreign| ledger.set_gpus(ledger.begin_look(), inventory.clone(), Some(foreign));
+    look(BTreeMap::new());
+    assert!(matches!(take(&ledger, "a", "gpus = 1"), Take::Given(_)));
+    ledger.runs_in(&a, &ContainerId::new("c1"));
+    let left = Leftover { pid: 7, name: None, container: "c1".into(), job: a.clone() };
+    assert!(ledger.ended_in().is_empty() && !ledger.is_to_kill(&left), "it runs");
+    ledger.settled(&a);
+    ledger.give_back(&a);
+    assert!(ledger.is_to_kill(&left) && !ledger.is_to_kill(&left));
+    let somebody = BTreeMap::from([(inventory.gpus[0].uuid.clone(), python())]);
+    (0..LAST_SEEN).for_each(|_| look(somebody.clone()));
+    assert_eq!(ledger.ended_in(), BTreeMap::from([("c1".into(), a)]), "it outlives the kill and is named");
+    look(BTreeMap::new());
+    assert!(ledger.ended_in().is_empty() && !ledger.is_to_kill(&left));
+}
+
+#[test]
 fn nobody_joins_those_who_share_a_gpu_with_a_stranger() {
     let ledger = ledger("1xP100:16GiB");
     assert!(matches!(take(&ledger, "a", "gpu_share = \"4GiB\""), Take::Given(_)));
