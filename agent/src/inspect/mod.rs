@@ -9,7 +9,7 @@ mod recall;
 mod registry;
 pub mod require;
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::Serialize;
 use shared::{
@@ -64,14 +64,18 @@ pub async fn add_needs(spec: &mut JobSpec, now: Timestamp) -> Result<Needs, Stri
     let said = match recall::said(&spec.image, arch, now) {
         Some(said) => said,
         None => {
-            let asked = registry::ask(&reference, arch, usual_config());
-            let late = |_| Err(format!("{} did not answer in {} s", reference.registry, DEADLINE.as_secs()));
-            let said = tokio::time::timeout(DEADLINE, asked).await.unwrap_or_else(late);
+            let said = ask(&reference, arch, usual_config()).await;
             recall::keep(&spec.image, arch, now, &said);
             said
         }
     };
     Ok(add(spec, &said?))
+}
+
+async fn ask(reference: &Reference, arch: Arch, credentials: Option<PathBuf>) -> Result<Stated, String> {
+    let late = |_| Err(format!("{} did not answer in {} s", reference.registry, DEADLINE.as_secs()));
+    let asked = registry::ask(reference, arch, credentials);
+    tokio::time::timeout(DEADLINE, asked).await.unwrap_or_else(late)
 }
 
 /// The job that was submitted `before`, if this one is the same but for what their image said: a registry need not
@@ -167,5 +171,14 @@ mod tests {
             let other = asked(other);
             assert_ne!(as_before(&other, &other.resources, &before), before);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_submits_does_not_wait_for_a_registry_that_says_nothing() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let host = silent.local_addr().expect("bound");
+        let image = Reference::parse(&format!("{host}/a")).expect("valid");
+        let why = ask(&image, Arch::Amd64, None).await.expect_err("it says nothing");
+        assert_eq!(why, format!("{host} did not answer in 3 s"));
     }
 }

@@ -14,8 +14,8 @@ use super::Stated;
 /// For how long what a registry said holds: a tag may be pushed anew.
 const SAID: TimeDelta = TimeDelta::hours(1);
 
-/// And for how long that it said nothing.
-const NOTHING: TimeDelta = TimeDelta::minutes(5);
+/// And for how long that it said nothing: who has logged in since, or mended the network, does not wait long.
+const NOTHING: TimeDelta = TimeDelta::minutes(1);
 
 #[derive(Serialize, Deserialize)]
 struct Entry {

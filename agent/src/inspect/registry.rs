@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use oci_client::{
     Client, Reference as Name,
     client::{ClientConfig, ClientProtocol},
+    errors::OciDistributionError,
     manifest::{ImageIndexEntry, OciDescriptor, OciImageIndex, OciManifest},
     secrets::RegistryAuth,
 };
 use serde::{Deserialize, Serialize};
 use shared::job::Arch;
 
-use crate::engine::{Credential, Reference, find_credential};
+use crate::{
+    engine::{Credential, Reference, find_credential},
+    patience::Chain,
+};
 
 /// The largest configuration that is read; they have some kilobytes.
 const LARGEST: i64 = 4 << 20;
@@ -55,7 +59,7 @@ pub async fn ask(
     };
     let client = Client::new(config(&reference.registry));
     let name = name(reference);
-    let said = |error: oci_client::errors::OciDistributionError| error.to_string();
+    let said = |error: OciDistributionError| Chain(&error).to_string();
     let (manifest, _) = client.pull_manifest(&name, &auth).await.map_err(said)?;
     let (image, archs) = match manifest {
         OciManifest::Image(image) => (image, None),
@@ -83,7 +87,7 @@ async fn read(client: &Client, name: &Name, of: &OciDescriptor) -> Result<Config
         return Err(format!("its configuration has {} bytes", of.size));
     }
     let mut body = Vec::new();
-    client.pull_blob(name, of, &mut body).await.map_err(|error| error.to_string())?;
+    client.pull_blob(name, of, &mut body).await.map_err(|error| Chain(&error).to_string())?;
     serde_json::from_slice(&body).map_err(|error| format!("its configuration: {error}"))
 }
 
