@@ -308,9 +308,12 @@ fn what_a_job_leaves_on_its_gpu_is_killed() {
     world.run(["cancel", &first]).ok();
     let ended = eventually("it is killed", || left.try_wait().expect("a child"));
     assert_eq!(ended.signal(), Some(9));
-    let said = agent.said();
-    let told = said.lines().find(|line| line.contains("outlived the job on a GPU, and is killed"));
-    let told: Value = serde_json::from_str(told.expect("it is said")).expect("JSON");
+    let told = eventually("it is said", || {
+        let said = agent.said();
+        let mut lines = said.lines();
+        lines.find(|line| line.contains("outlived the job on a GPU, and is killed")).map(str::to_owned)
+    });
+    let told: Value = serde_json::from_str(&told).expect("JSON");
     assert_eq!((&told["pid"], &told["job"]), (&pid.into(), &first.as_str().into()));
     assert_eq!(world.state(&first), "cancelled");
     set(&world, &p100(FIRST, 0, ""));

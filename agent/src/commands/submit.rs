@@ -116,13 +116,14 @@ async fn each_model(client: &Client, args: &Submit, spec: &JobSpec) -> Result<Ve
     };
     let base = args.id.clone().unwrap_or_else(|| client.new_id());
     let mut jobs = Vec::new();
-    for model in models {
+    // A model keeps its number when another one's nodes are away.
+    for (number, model) in models.into_iter().enumerate() {
         let mut spec = spec.clone();
         spec.name.get_or_insert(JobName::new(base.as_str()).map_err(|e| Usage(e.to_string()))?);
         spec.resources.gpu_model = vec![model];
         let needs = Needs::of(&spec);
         if live.clone().any(|node| !matches!(fit(&needs, &node.record.offer), Fit::Never(_))) {
-            let id = JobId::new(format!("{base}-{}", jobs.len())).map_err(|e| Usage(e.to_string()))?;
+            let id = JobId::new(format!("{base}-{number}")).map_err(|e| Usage(e.to_string()))?;
             jobs.push((Some(id), spec));
         }
     }

@@ -145,7 +145,6 @@ impl Run {
                 Err(ending) => return Ok((ending, OutputSize::default())),
             },
         };
-        self.node.ledger.runs_in(&self.job.id, &container);
         self.supervise(&container).await
     }
 

@@ -47,6 +47,8 @@ impl Run {
         let Some(container) = inspect(&engine, id).await else {
             return Ok((Ending::engine_fault("the container vanished"), self.shipped().await));
         };
+        // By the engine's id: the processes' groups are named so.
+        node.ledger.runs_in(&self.job.id, &container.id);
         // Output is shipped only after this stands in the log.
         let fresh = self.job.held().is_some_and(|claim| claim.started.is_none());
         self.announce(id, &container).await?;

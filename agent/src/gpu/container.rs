@@ -47,9 +47,10 @@ pub fn kill_in(container: &str, pid: u32) -> io::Result<bool> {
 }
 
 /// Engines name a container's group by its 64 hexadecimal digits: `/docker/<id>`,
-/// `/haul/<id>`, `/haul.slice/docker-<id>.scope`, `/libpod-<id>.scope`.
+/// `/haul/<id>`, `/haul.slice/docker-<id>.scope`, `/libpod-<id>.scope`. Of one that is removed while a process ends
+/// in it, the kernel writes `/docker/<id> (deleted)`.
 fn container_in(cgroups: &str) -> Option<String> {
-    let parts = cgroups.split(['/', '\n']);
+    let parts = cgroups.split(['/', ' ', '\n']);
     let mut names = parts.map(|part| {
         let name = part.strip_suffix(".scope").unwrap_or(part);
         name.rsplit_once('-').map_or(name, |(_, name)| name)
@@ -69,6 +70,7 @@ mod tests {
     #[case("4:devices:/haul/ID\n", true)]
     #[case("0::/haul.slice/docker-ID.scope\n", true)]
     #[case("0::/machine.slice/libpod-ID.scope/container\n", true)]
+    #[case("0::/docker/ID (deleted)\n", true)]
     #[case("0::/user.slice/user-1000.slice/session-3.scope\n", false)]
     #[case("", false)]
     fn containers_are_known_by_their_group(#[case] text: &str, #[case] inside: bool) {

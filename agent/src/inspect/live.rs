@@ -23,5 +23,11 @@ async fn a_registry_says_what_an_image_needs() {
     );
     let refused = ask("cuda", Arch::Amd64, "wrong").await.expect_err("refused");
     assert!(!refused.contains("wrong"), "{refused}");
+    assert!(said.env.iter().all(|(name, _)| name.starts_with("NVIDIA_")), "the rest is nobody's business");
     ask("none", Arch::Amd64, PASSWORD).await.expect_err("there is none");
+    let image = Reference::parse(&registry.image("cuda")).expect("valid");
+    let asked = registry::ask(&image, Arch::Amd64, Some(registry.without_helper()));
+    let refused = asked.await.expect_err("refused");
+    let why = "the registry refuses the credential; the credential for";
+    assert!(refused.starts_with(why) && refused.contains("is not on PATH"), "{refused}");
 }

@@ -59,6 +59,9 @@ impl fmt::Display for Needs {
 /// # Errors
 /// Why nothing is known of the image; the job is as it was.
 pub async fn add_needs(spec: &mut JobSpec, now: Timestamp) -> Result<Needs, String> {
+    if spec.image.starts_with("sha256:") {
+        return Err("it is an image's id, which only an engine knows".into());
+    }
     let arch = spec.resources.arch;
     let reference = Reference::parse(&spec.image)?;
     let said = match recall::said(&spec.image, arch, now) {
@@ -83,7 +86,9 @@ async fn ask(reference: &Reference, arch: Arch, credentials: Option<PathBuf>) ->
 pub fn as_before(spec: &JobSpec, asked: &Resources, before: &JobSpec) -> JobSpec {
     let mut spec = spec.clone();
     let had = &before.resources;
-    spec.resources.arch = had.arch;
+    if asked.arch == Arch::default() {
+        spec.resources.arch = had.arch;
+    }
     spec.resources.cuda = had.cuda.max(asked.cuda);
     spec.resources.compute_capability = had.compute_capability.max(asked.compute_capability);
     spec
@@ -171,6 +176,8 @@ mod tests {
             let other = asked(other);
             assert_ne!(as_before(&other, &other.resources, &before), before);
         }
+        let (other, before) = (asked("gpus = 1\narch = \"arm64\""), spec);
+        assert_ne!(as_before(&other, &other.resources, &before), before);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use oci_client::{
     Client, Reference as Name,
     client::{ClientConfig, ClientProtocol},
-    errors::OciDistributionError,
+    errors::{OciDistributionError, OciErrorCode},
     manifest::{ImageIndexEntry, OciDescriptor, OciImageIndex, OciManifest},
     secrets::RegistryAuth,
 };
@@ -14,6 +14,7 @@ use shared::job::Arch;
 
 use crate::{
     engine::{Credential, Reference, find_credential},
+    inspect::require,
     patience::Chain,
 };
 
@@ -25,7 +26,8 @@ const LARGEST: i64 = 4 << 20;
 pub struct Stated {
     /// The CPU architectures that it is for, as far as haul knows them.
     pub archs: Vec<Arch>,
-    /// The environment that it sets, for the architecture that was asked for or else its first.
+    /// What of the environment that it sets says what it demands, for the architecture that was asked for or
+    /// else its first. The rest may hold secrets and is kept nowhere.
     pub env: Vec<(String, String)>,
 }
 
@@ -43,7 +45,8 @@ struct Defaults {
     env: Option<Vec<String>>,
 }
 
-/// What its registry says of an image, with the credential of `docker login` where there is one.
+/// What its registry says of an image, with the credential of `docker login` where there is one. Where that cannot
+/// be read it is asked all the same: the image may be public.
 ///
 /// # Errors
 /// Why it does not say; never a secret.
@@ -52,14 +55,21 @@ pub async fn ask(
     wanted: Arch,
     credentials: Option<PathBuf>,
 ) -> Result<Stated, String> {
-    let auth = match find_credential(credentials, &reference.registry).await? {
-        Some(Credential::Password { username, password }) => RegistryAuth::Basic(username, password),
+    let found = find_credential(credentials, &reference.registry).await;
+    let (auth, trouble) = match found {
+        Ok(Some(Credential::Password { username, password })) => {
+            (RegistryAuth::Basic(username, password), None)
+        }
         // An identity token is good for a token service, which not all registries have.
-        Some(Credential::Token(_)) | None => RegistryAuth::Anonymous,
+        Ok(Some(Credential::Token(_)) | None) => (RegistryAuth::Anonymous, None),
+        Err(trouble) => (RegistryAuth::Anonymous, Some(trouble)),
     };
-    let client = Client::new(config(&reference.registry));
+    let said = |error: OciDistributionError| match &trouble {
+        Some(trouble) if is_refusal(&error) => format!("{}; {trouble}", told(error)),
+        Some(_) | None => told(error),
+    };
+    let client = Client::try_from(config(&reference.registry)).map_err(said)?;
     let name = name(reference);
-    let said = |error: OciDistributionError| Chain(&error).to_string();
     let (manifest, _) = client.pull_manifest(&name, &auth).await.map_err(said)?;
     let (image, archs) = match manifest {
         OciManifest::Image(image) => (image, None),
@@ -74,21 +84,64 @@ pub async fn ask(
             }
         }
     };
-    let config = read(&client, &name, &image.config).await?;
+    let config = read(&client, &name, &image.config).await?.map_err(said)?;
     let env = config.config.and_then(|defaults| defaults.env).unwrap_or_default();
-    let env = env.iter().filter_map(|pair| pair.split_once('='));
+    let env = env.iter().filter_map(|pair| pair.split_once('=')).filter(|(name, _)| require::is_demand(name));
     let archs =
         archs.map_or(vec![config.architecture], |archs| archs.into_iter().map(|(arch, _)| arch).collect());
     Ok(Stated { archs, env: env.map(|(name, value)| (name.into(), value.into())).collect() })
 }
 
-async fn read(client: &Client, name: &Name, of: &OciDescriptor) -> Result<Config, String> {
+async fn read(
+    client: &Client,
+    name: &Name,
+    of: &OciDescriptor,
+) -> Result<Result<Config, OciDistributionError>, String> {
     if of.size > LARGEST {
         return Err(format!("its configuration has {} bytes", of.size));
     }
     let mut body = Vec::new();
-    client.pull_blob(name, of, &mut body).await.map_err(|error| Chain(&error).to_string())?;
-    serde_json::from_slice(&body).map_err(|error| format!("its configuration: {error}"))
+    if let Err(error) = client.pull_blob(name, of, &mut body).await {
+        return Ok(Err(error));
+    }
+    serde_json::from_slice(&body).map(Ok).map_err(|error| format!("its configuration: {error}"))
+}
+
+/// What a person should know of it. Neither an address, which may be signed, nor what a server sent instead of
+/// an answer.
+fn told(error: OciDistributionError) -> String {
+    use OciDistributionError as E;
+    match error {
+        E::RequestError(error) => Chain(&error.without_url()).to_string(),
+        E::AuthenticationFailure(_) | E::UnauthorizedError { .. } => {
+            "the registry refuses the credential".into()
+        }
+        E::ServerError { code, .. } => format!("the registry answered {code}"),
+        E::RegistryError { envelope, .. } => {
+            let codes = envelope.errors.iter().map(|error| format!("{:?}", error.code));
+            format!("the registry answered {}", codes.collect::<Vec<_>>().join(", "))
+        }
+        E::ImageManifestNotFoundError(_) => "the registry has no such image".into(),
+        E::RegistryTokenDecodeError(_) | E::VersionedParsingError(_) | E::ManifestParsingError(_) => {
+            "the registry's answer is not understood".into()
+        }
+        other => Chain(&other).to_string(),
+    }
+}
+
+/// Whether somebody else, or anybody, might have been told.
+fn is_refusal(error: &OciDistributionError) -> bool {
+    use OciDistributionError as E;
+    match error {
+        E::AuthenticationFailure(_) | E::UnauthorizedError { .. } => true,
+        E::ServerError { code, .. } => matches!(code, 401 | 403 | 404),
+        E::RegistryError { envelope, .. } => envelope.errors.iter().any(|error| {
+            use OciErrorCode as C;
+            matches!(error.code, C::Denied | C::Unauthorized | C::ManifestUnknown | C::NameUnknown)
+        }),
+        E::ImageManifestNotFoundError(_) => true,
+        _ => false,
+    }
 }
 
 /// The images of an index, each with the architecture that it is for. What else is in there, such as

@@ -97,12 +97,22 @@ fn cuda_of(branch: u32) -> Option<CudaVersion> {
     Some(Version2 { major, minor })
 }
 
+/// What names of demands begin with.
+const DEMAND: &str = "NVIDIA_REQUIRE_";
+
+/// Switches them off.
+const DISABLE: &str = "NVIDIA_DISABLE_REQUIRE";
+
+/// Whether a variable of this name is part of what an image demands.
+pub fn is_demand(name: &str) -> bool {
+    name.starts_with(DEMAND) || name == DISABLE
+}
+
 /// The demands by their names; none where they are switched off.
 fn demands(env: &Env) -> impl Iterator<Item = (&String, &String)> {
-    let disabled = env.get("NVIDIA_DISABLE_REQUIRE");
+    let disabled = env.get(DISABLE);
     let disabled = disabled.is_some_and(|value| matches!(value.as_str(), "1" | "true" | "True" | "TRUE"));
-    let all =
-        env.iter().filter(|(name, demand)| name.starts_with("NVIDIA_REQUIRE_") && !demand.trim().is_empty());
+    let all = env.iter().filter(|(name, demand)| name.starts_with(DEMAND) && !demand.trim().is_empty());
     all.filter(move |_| !disabled)
 }
 

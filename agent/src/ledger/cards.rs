@@ -83,9 +83,10 @@ impl Cards {
             !is_clear && clearing.looks < LAST_SEEN
         });
         self.foreign = foreign;
-        // What outlives the kill is named for as long as it is there.
-        if self.clearing.is_empty() && self.foreign.values().all(|foreign| foreign.is_outside) {
-            self.ended.clear();
+        if self.clearing.is_empty() {
+            // What outlives the kill is named for as long as it is there.
+            let is_left = self.foreign.values().any(|foreign| !foreign.is_outside);
+            self.ended.retain(|_, ended| is_left && !ended.told.is_empty());
         }
     }
 

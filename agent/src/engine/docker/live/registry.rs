@@ -72,6 +72,12 @@ impl Registry {
         self.config("static", &text)
     }
 
+    /// A configuration that names a credential helper which is not installed.
+    pub fn without_helper(&self) -> PathBuf {
+        let text = format!(r#"{{"credHelpers":{{"{}":"haul-no-such-helper"}}}}"#, self.host);
+        self.config("broken", &text)
+    }
+
     /// Puts an image there that the engine has nothing of.
     fn push(&self, tag: &str) {
         self.push_with(tag, "");
@@ -170,8 +176,7 @@ async fn an_image_that_is_not_there_is_told_from_one_that_is_not_given() {
 #[tokio::test]
 async fn a_credential_that_cannot_be_read_is_told_with_the_refusal() {
     let registry = Registry::start().await;
-    let text = format!(r#"{{"credHelpers":{{"{}":"haul-no-such-helper"}}}}"#, registry.host);
-    let engine = with(registry.config("broken", &text)).await;
+    let engine = with(registry.without_helper()).await;
     let error = refusal(&engine, &registry.image("1")).await;
     assert!(matches!(error, EngineError::NoAccess { .. }), "{error}");
     assert!(error.to_string().contains("credential helper is not on PATH"), "{error}");
