@@ -2,7 +2,9 @@
 //! socket in the state directory, so that whoever may write there may ask.
 
 use std::{
+    fs::Permissions,
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -10,7 +12,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use shared::{
-    id::{Incarnation, JobId, NodeId},
+    fleet::Drain,
+    id::{Incarnation, JobId, NodeId, Timestamp},
     lane::Offer,
     node::{Capacity, Mode},
 };
@@ -19,7 +22,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-use crate::{node::Node, task::Tasks};
+use crate::{drain, node::Node, task::Tasks};
 
 /// What an agent may be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +31,11 @@ pub enum Request {
     /// How it is.
     Status,
     /// To take no new jobs.
-    Drain,
+    Drain {
+        /// When those that still run are stopped with notice and queued again.
+        #[serde(default)]
+        deadline: Option<Timestamp>,
+    },
     /// To take jobs again.
     Resume,
 }
@@ -113,6 +120,8 @@ pub fn listen(node: Arc<Node>, tasks: &Tasks) -> Result<(), ControlError> {
         _ => {}
     }
     let listener = UnixListener::bind(&path).map_err(failed)?;
+    // Who may reach the directory and is of its group may ask.
+    std::fs::set_permissions(&path, Permissions::from_mode(0o660)).map_err(failed)?;
     let connections = tasks.clone();
     tasks.spawn("control", async move {
         loop {
@@ -153,9 +162,11 @@ async fn serve(node: &Node, stream: UnixStream) -> io::Result<()> {
 fn answer(node: &Node, request: Request) -> Answer {
     match request {
         Request::Status => {}
-        Request::Drain => node.ledger.set_mode(Mode::Draining),
-        Request::Resume => node.ledger.set_mode(Mode::Ready),
+        Request::Drain { deadline } => node.drains.order(Some(Drain { deadline })),
+        Request::Resume => node.drains.order(None),
     }
+    // The answer says what holds from now on.
+    drain::apply(node);
     let counts = node.fleet.store.counts();
     use shared::store::Kind;
     let store_requests = [Kind::Get, Kind::Put, Kind::Delete, Kind::List].map(|kind| counts.get(kind));

@@ -18,14 +18,16 @@ use shared::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
+    cloud::Cloud,
     config::{AgentConfig, OnStop},
     control,
     engine::{Docker, Engine},
     gpu::{Gpus, NoGpus, Nvml, Reader, Simulated},
     health, identity,
+    leave::{self, Why},
     life::Life,
     node::Node,
-    runs,
+    notify, runs,
     task::Tasks,
     usage,
 };
@@ -81,15 +83,17 @@ pub async fn open(config: AgentConfig, fleet: Fleet, clock: Arc<dyn Clock>) -> R
     Ok(node)
 }
 
-/// Runs the agent until it is told to stop.
+/// Runs the agent until it is told to stop, or has reason to.
 ///
 /// # Errors
 /// When it cannot start, with what to do about it.
-pub async fn run(config: AgentConfig) -> Result<()> {
+pub async fn run(config: AgentConfig, cloud: Option<Cloud>) -> Result<()> {
     let _lock = lock(&config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    notify::status("opening the fleet");
     let fleet = Fleet::open(&config.fleet, clock.clone()).await?;
     store::probe(&fleet.store, &Chance::from_os()).await?;
+    notify::status("looking at the host");
     let node = open(config, fleet, clock).await?;
     identity::check(&node).await?;
     let inventory = node.ledger.inventory();
@@ -99,44 +103,64 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     );
     let tasks = Tasks::default();
     control::listen(node.clone(), &tasks)?;
+    notify::status("taking up the jobs of an earlier run");
     let life = Life::begin(&node).await;
     tasks.spawn("tidy", runs::watch(node.config.clone(), node.fleet.clone(), node.clock.clone()));
     tasks.spawn("health", health::watch(node.clone()));
     tasks.spawn("usage", usage::watch(node.clone()));
-    crate::notify::ready();
+    tasks.spawn("notify", notify::watch(node.clone()));
+    notify::ready();
 
     let mut signals = Signals::new()?;
-    tokio::select! {
-        biased;
-        () = signals.next() => {}
-        () = node.give_way.cancelled() => {}
-    }
-    crate::notify::stopping();
-    let on_stop = if node.give_way.is_cancelled() { OnStop::Requeue } else { node.config.on_stop };
-    tracing::info!(?on_stop, "stopping; a second signal stops at once");
+    let why = why(&node, cloud.as_ref(), &mut signals).await;
+    notify::stopping(&why.say());
+    let on_stop = why.on_stop(node.config.on_stop);
+    tracing::info!(why = why.say(), ?on_stop, "stopping; a second signal stops at once");
     node.ledger.set_mode(Mode::Draining);
     life.stop_claiming();
     tokio::select! {
         biased;
         () = signals.next() => tracing::warn!("stopping at once; running jobs are left to the next start"),
-        _ = async { tokio::join!(leave(&node, on_stop), life.polls_over()) } => {}
+        _ = async { tokio::join!(leave(&node, on_stop, &why), life.polls_over()) } => {}
     }
     tasks.halt().await;
     life.end().await;
-    if node.give_way.is_cancelled() {
+    if why == Why::Namesake {
         bail!("another agent is named {} too; give this one a name of its own with --node", node.id);
     }
     Ok(())
 }
 
+/// Waits for a reason to end.
+async fn why(node: &Node, cloud: Option<&Cloud>, signals: &mut Signals) -> Why {
+    let notice = async {
+        match cloud {
+            Some(cloud) => cloud.notice(|| node.clock.now()).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = signals.next() => if leave::is_shutdown().await { Why::Shutdown } else { Why::Signal },
+        () = node.give_way.cancelled() => Why::Namesake,
+        notice = notice => Why::Notice(notice),
+        span = leave::idle(node, node.config.exit_when_idle) => Why::Idle(span),
+    }
+}
+
 /// What becomes of the running jobs.
-async fn leave(node: &Node, on_stop: OnStop) {
+async fn leave(node: &Node, on_stop: OnStop, why: &Why) {
     let deadline = node.config.stop_deadline.0;
     let over = match on_stop {
         OnStop::Keep => return,
+        // Nobody waits for the agent, and the machine may be gone right after it.
+        OnStop::Wait if matches!(why, Why::Idle(_)) => {
+            node.attempts.finished().await;
+            Ok(())
+        }
         OnStop::Wait => tokio::time::timeout(deadline, node.attempts.finished()).await,
         OnStop::Requeue => {
-            node.hand_back.cancel();
+            node.ledger.hand_back(true);
             tokio::time::timeout(deadline, node.attempts.finished()).await
         }
     };

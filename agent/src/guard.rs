@@ -40,6 +40,7 @@ pub async fn run(state_dir: &Path, engine: Option<String>) -> Result<()> {
     let mut frozen = false;
     crate::notify::ready();
     loop {
+        crate::notify::alive();
         let mut pause = LOOK;
         if let Some(file) = fence::read(&path) {
             let past = file.is_past(&boot, clock.elapsed());

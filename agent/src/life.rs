@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use shared::queue::MAX_WAIT;
 use tokio_util::sync::CancellationToken;
 
-use crate::{beat, claim, fence, inbox, node::Node, recover, settings, sweep, task::Tasks, watch};
+use crate::{beat, claim, drain, fence, inbox, node::Node, recover, settings, sweep, task::Tasks, watch};
 
 /// How long an agent that stops goes on telling. What is left then waits on disk.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -35,6 +35,7 @@ impl Life {
         tasks.spawn("strays", recover::strays::run(node.clone()));
         tasks.spawn("sweep", sweep::run(node.clone()));
         tasks.spawn("settings", settings::watch(node.clone()));
+        tasks.spawn("drain", drain::watch(node.clone()));
         Self { node: node.clone(), takers, closing, tasks }
     }
 

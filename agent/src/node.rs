@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::AgentConfig,
+    drain::Drains,
     engine::{Engine, PullProgress},
     fence::Fence,
     gossip::Gossip,
@@ -80,8 +81,8 @@ pub struct Node {
     pub beats: AtomicU64,
     /// How far the pull is that told last; for whoever watches.
     pub pulling: watch::Sender<Option<PullProgress>>,
-    /// Cancelled when all running jobs are to be stopped with notice and queued again.
-    pub hand_back: CancellationToken,
+    /// Who has drained it.
+    pub drains: Drains,
     /// Cancelled when this agent has to give way to another of its name.
     pub give_way: CancellationToken,
     /// What listings call the engine, since it last answered.
@@ -146,7 +147,7 @@ impl Node {
             images: Images::default(),
             beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),
-            hand_back: CancellationToken::new(),
+            drains: Drains::default(),
             give_way: CancellationToken::new(),
             engine_name: Mutex::default(),
             idle: Mutex::default(),

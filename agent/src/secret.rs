@@ -58,8 +58,11 @@ impl Secrets {
         names.iter().find(|name| !self.path(name).is_some_and(|path| path.is_file()))
     }
 
+    /// Of a directory, `LoadCredential=secrets:DIR` makes files that are named `secrets_NAME` (`systemd.exec(5)`).
     fn path(&self, name: &SecretName) -> Option<PathBuf> {
-        Some(self.dir.as_ref()?.join(name.as_str()))
+        let dir = self.dir.as_ref()?;
+        let from_directory = dir.join(format!("secrets_{name}"));
+        Some(if from_directory.is_file() { from_directory } else { dir.join(name.as_str()) })
     }
 
     /// The values of these, read afresh. A newline at the end, as editors leave it, is cut.
@@ -93,6 +96,16 @@ mod tests {
         let read = secrets.read(&names).expect("there");
         assert_eq!(read[&names[0]].expose(), "s3cret");
         assert!(!format!("{read:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_secret_of_a_credentials_directory_is_found() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        std::fs::write(dir.path().join("secrets_KEY"), "s3cret").expect("written");
+        let names: Vec<SecretName> = vec!["KEY".parse().expect("valid"), "NONE".parse().expect("valid")];
+        let secrets = Secrets::new(Some(dir.path().into()));
+        assert_eq!(secrets.missing(&names), Some(&names[1]));
+        assert_eq!(secrets.read(&names[..1]).expect("there")[&names[0]].expose(), "s3cret");
     }
 
     #[test]

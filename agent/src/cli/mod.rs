@@ -300,6 +300,13 @@ pub struct Guard {
 /// `haul drain`
 #[derive(Debug, Args)]
 pub struct Drain {
+    /// Another node, through the fleet's settings: it hears of it within a minute, and takes no jobs until
+    /// --resume, also after a restart [default: this host's, until its agent ends]
+    #[arg(value_name = "NODE")]
+    pub node: Option<NodeId>,
+    /// Stop what still runs then, with notice; it is queued again [default: never]
+    #[arg(long, value_name = "DURATION", conflicts_with = "resume")]
+    pub deadline: Option<Span>,
     /// Take jobs again
     #[arg(long)]
     pub resume: bool,

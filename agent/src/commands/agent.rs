@@ -4,15 +4,24 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::ArgMatches;
+use shared::{
+    fleet,
+    id::{NodeId, Timestamp},
+    node::{Mode, NodeRecord},
+};
 
 use super::Context;
 use crate::{
     cli::{Agent, AgentCommand, Drain, Guard},
+    cloud::Cloud,
     config::{self, AgentFlags, Effective, HostFlags},
     control::{self, Request},
     daemon, guard,
     render::{self, Table},
 };
+
+/// How often who waits for a drain looks.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Runs the agent, checks its configuration, or asks it how it is.
 pub async fn run(context: &Context, args: Agent, matches: &ArgMatches) -> Result<ExitCode> {
@@ -25,12 +34,15 @@ pub async fn run(context: &Context, args: Agent, matches: &ArgMatches) -> Result
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let (config, effective) = config::resolve(context.fleet.clone(), args.flags, &|id| source(matches, id))?;
+    let cloud = Cloud::wait(config::cloud_of(&args.flags)?).await?;
+    let instance = cloud.as_ref().map(|cloud| &cloud.instance);
+    let (config, effective) =
+        config::resolve(context.fleet.clone(), args.flags, instance, &|id| source(matches, id))?;
     if args.check {
         check(context, &effective);
         return Ok(ExitCode::SUCCESS);
     }
-    daemon::run(config).await?;
+    daemon::run(config, cloud).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -52,7 +64,7 @@ fn check(context: &Context, effective: &[Effective]) {
 fn state_dir(given: Option<PathBuf>) -> Result<PathBuf> {
     let flags =
         AgentFlags { host: HostFlags { state_dir: given, ..HostFlags::default() }, ..AgentFlags::default() };
-    let (config, _) = config::resolve(None, flags, &|_| None)?;
+    let (config, _) = config::resolve(None, flags, None, &|_| None)?;
     Ok(config.state_dir)
 }
 
@@ -63,14 +75,43 @@ pub async fn guard(args: Guard) -> Result<ExitCode> {
 }
 
 /// `haul drain`
-pub async fn drain(args: &Drain) -> Result<ExitCode> {
+pub async fn drain(context: &Context, args: &Drain) -> Result<ExitCode> {
+    let deadline = args.deadline.map(|deadline| context.now() + deadline.0);
+    match &args.node {
+        Some(node) => drain_from_afar(context, args, node, deadline).await,
+        None => drain_here(args, deadline).await,
+    }
+}
+
+async fn drain_here(args: &Drain, deadline: Option<Timestamp>) -> Result<ExitCode> {
     let dir = state_dir(args.state_dir.clone())?;
-    let request = if args.resume { Request::Resume } else { Request::Drain };
+    let request = if args.resume { Request::Resume } else { Request::Drain { deadline } };
     let mut status = control::ask(&dir, request).await?;
     while args.wait && !args.resume && !status.jobs.is_empty() {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(LOOK).await;
         status = control::ask(&dir, Request::Status).await?;
     }
     eprintln!("{} is {}, {} jobs run", status.node, status.mode.as_str(), status.jobs.len());
+    if args.resume && status.mode == Mode::Draining {
+        let node = &status.node;
+        eprintln!("note: the fleet's settings drain it too; haul drain {node} --resume ends that");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn drain_from_afar(
+    context: &Context,
+    args: &Drain,
+    node: &NodeId,
+    deadline: Option<Timestamp>,
+) -> Result<ExitCode> {
+    let client = context.client().await?;
+    client.drain(node, (!args.resume).then_some(fleet::Drain { deadline })).await?;
+    let heard = |record: &NodeRecord| record.mode != Mode::Ready && record.jobs.is_empty();
+    while args.wait && !args.resume && !heard(&client.node(node).await?) {
+        tokio::time::sleep(LOOK).await;
+    }
+    let does = if args.resume { "takes jobs again" } else { "takes no new jobs" };
+    eprintln!("{node} {does} as soon as it hears of it, within a minute");
     Ok(ExitCode::SUCCESS)
 }

@@ -17,6 +17,7 @@ use shared::{
 use super::{Context, agent::source, author};
 use crate::{
     cli::Doctor,
+    cloud::Cloud,
     config::{self, AgentConfig},
     daemon,
     engine::{Docker, Engine},
@@ -39,8 +40,11 @@ struct Check {
 
 /// Checks this host and the fleet.
 pub async fn run(context: &Context, args: Doctor, matches: &ArgMatches) -> Result<ExitCode> {
-    let (config, _) = config::resolve(context.fleet.clone(), args.agent, &|name| source(matches, name))?;
-    let mut checks = vec![engine(&config).await, gpus(&config).await];
+    let cloud = Cloud::find(config::cloud_of(&args.agent)?).await;
+    let instance = cloud.as_ref().ok().and_then(Option::as_ref).map(|cloud| &cloud.instance);
+    let (config, _) =
+        config::resolve(context.fleet.clone(), args.agent, instance, &|name| source(matches, name))?;
+    let mut checks = vec![engine(&config).await, gpus(&config).await, machine(cloud)];
     checks.extend(volumes(&config).await);
     checks.push(directory("state directory", &config.state_dir));
     checks.push(directory("outputs", &config.outputs_dir));
@@ -73,6 +77,15 @@ async fn engine(config: &AgentConfig) -> Check {
     };
     check("container engine", found, |info| {
         format!("{} {}, API {}, data in {}", info.name, info.version, info.api, info.root.display())
+    })
+}
+
+fn machine(cloud: Result<Option<Cloud>>) -> Check {
+    let found = cloud.map_err(|error| format!("{error:#}"));
+    check("cloud", found, |cloud| {
+        let Some(Cloud { instance, .. }) = cloud else { return "none that haul knows".into() };
+        let kind = if instance.spot { ", spot" } else { "" };
+        format!("{} {} in {}{kind}", instance.provider, instance.machine_type, instance.region)
     })
 }
 

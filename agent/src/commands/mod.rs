@@ -94,7 +94,7 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<ExitCode> {
         Command::Retry(args) => jobs::retry(&context, &args).await,
         Command::Agent(args) => agent::run(&context, args, sub("agent")).await,
         Command::Guard(args) => agent::guard(args).await,
-        Command::Drain(args) => agent::drain(&args).await,
+        Command::Drain(args) => agent::drain(&context, &args).await,
         Command::Nodes(args) => fleet::nodes(&context, &args).await,
         Command::Lanes(args) => fleet::lanes(&context, &args).await,
         Command::Demand(args) => fleet::demand(&context, &args).await,

@@ -40,7 +40,7 @@ pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<E
     let chance = Chance::from_os();
     let id = chance.job_id();
     let flags = AgentFlags { host: args.host, ..AgentFlags::default() };
-    let (config, _) = config::resolve(context.fleet.clone(), flags, &|name| source(matches, name))?;
+    let (config, _) = config::resolve(context.fleet.clone(), flags, None, &|name| source(matches, name))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let shared_fleet = Fleet::open(&config.fleet, clock.clone()).await?;
     let host = config.clone();

@@ -19,9 +19,9 @@ use url::Url;
 
 pub use defaults::default_fleet;
 pub(crate) use resolve::parse_fleet;
-pub use resolve::{ConfigError, Effective, resolve};
+pub use resolve::{ConfigError, Effective, cloud_of, resolve};
 
-use crate::gpu::SimulatedSpec;
+use crate::{cloud, gpu::SimulatedSpec};
 
 /// The effective configuration of an agent.
 #[derive(Debug, Clone)]
@@ -62,6 +62,8 @@ pub struct AgentConfig {
     pub price: Option<Price>,
     /// Only jobs are taken that have waited in their queue for so long.
     pub claim_after: Span,
+    /// The agent ends when the node has had no job for so long.
+    pub exit_when_idle: Option<Span>,
     /// It takes no job but its own process's; set by `haul run` alone.
     pub private: bool,
 }
@@ -115,6 +117,8 @@ pub struct FileConfig {
     #[serde(default, deserialize_with = "resolve::price")]
     price: Option<Price>,
     claim_after: Option<Span>,
+    exit_when_idle: Option<Span>,
+    cloud: Option<cloud::Choice>,
 }
 
 /// What is said of a host, each of which may be given as a variable too.
@@ -179,6 +183,13 @@ pub struct AgentFlags {
     /// first [default: 0s]
     #[arg(long, value_name = "DURATION", env = "HAUL_CLAIM_AFTER")]
     pub claim_after: Option<Span>,
+    /// End when there has been no job for this long, so that a rented VM can be given back [default: never]
+    #[arg(long, value_name = "DURATION", env = "HAUL_EXIT_WHEN_IDLE")]
+    pub exit_when_idle: Option<Span>,
+    /// Whose metadata service says what machine this is and when it goes: auto, none, aws, gcp or azure
+    /// [default: auto, by the firmware]
+    #[arg(long, value_enum, value_name = "CLOUD", env = "HAUL_CLOUD", hide_possible_values = true)]
+    pub cloud: Option<cloud::Choice>,
     /// Take no jobs while the engine's disk has less room than this [default: 1GiB]
     #[arg(long, value_name = "SIZE", env = "HAUL_DISK_FLOOR")]
     pub disk_floor: Option<Size>,

@@ -1,6 +1,7 @@
 //! From flags, variables and the file to one configuration, with the source of each value.
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     path::{Path, PathBuf},
 };
@@ -15,6 +16,7 @@ use shared::{
 use url::Url;
 
 use super::{AgentConfig, AgentFlags, FileConfig, OnStop, VolumeConfig, defaults};
+use crate::cloud::{self, Instance};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +126,11 @@ impl Picker<'_> {
         value
     }
 
+    fn note<T: Display>(&mut self, name: &'static str, value: T, source: String) -> T {
+        self.effective.push(Effective { name, value: value.to_string(), source });
+        value
+    }
+
     fn given(&self, name: &str) -> String {
         match (self.source)(name) {
             Some(ValueSource::EnvVariable) => "variable".into(),
@@ -131,26 +138,21 @@ impl Picker<'_> {
         }
     }
 
-    /// For values that add up: a flag's entry replaces the file's of the same key.
-    fn merge<K: Ord + Clone, V: Clone>(
+    /// For values that add up: an entry of a later layer replaces an earlier one's of the same key.
+    fn merge<K: Ord + Clone, V: Clone, const N: usize>(
         &mut self,
         name: &'static str,
-        flags: Vec<(K, V)>,
-        file: &std::collections::BTreeMap<K, V>,
+        layers: [(BTreeMap<K, V>, String); N],
         show: impl Fn(&K, &V) -> String,
-    ) -> std::collections::BTreeMap<K, V> {
-        let mut merged = file.clone();
-        let mut sources: std::collections::BTreeMap<K, String> =
-            file.keys().map(|key| (key.clone(), self.file.clone())).collect();
-        for (key, value) in flags {
-            sources.insert(key.clone(), self.given(name));
-            merged.insert(key, value);
+    ) -> BTreeMap<K, V> {
+        let mut merged: BTreeMap<K, (V, String)> = BTreeMap::new();
+        for (layer, source) in layers {
+            merged.extend(layer.into_iter().map(|(key, value)| (key, (value, source.clone()))));
         }
-        for (key, value) in &merged {
-            let source = sources.get(key).cloned().unwrap_or_default();
-            self.effective.push(Effective { name, value: show(key, value), source });
+        for (key, (value, source)) in &merged {
+            self.effective.push(Effective { name, value: show(key, value), source: source.clone() });
         }
-        merged
+        merged.into_iter().map(|(key, (value, _))| (key, value)).collect()
     }
 }
 
@@ -166,6 +168,15 @@ fn maybe<T: Display>(value: &Option<T>) -> String {
     value.as_ref().map_or_else(|| "none".into(), T::to_string)
 }
 
+/// Whose metadata service is to be asked, before the rest can be resolved.
+///
+/// # Errors
+/// [`ConfigError`]
+pub fn cloud_of(flags: &AgentFlags) -> Result<cloud::Choice, ConfigError> {
+    let file = flags.host.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    Ok(flags.cloud.or(file.cloud).unwrap_or_default())
+}
+
 /// The effective configuration, and the source of each of its values. `source` says of a flag
 /// whether it was given on the command line or as a variable.
 ///
@@ -174,6 +185,7 @@ fn maybe<T: Display>(value: &Option<T>) -> String {
 pub fn resolve(
     fleet: Option<Url>,
     flags: AgentFlags,
+    instance: Option<&Instance>,
     source: &dyn Fn(&str) -> Option<ValueSource>,
 ) -> Result<(AgentConfig, Vec<Effective>), ConfigError> {
     let file = flags.host.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
@@ -187,7 +199,12 @@ pub fn resolve(
     })?;
     let (all_cpus, all_memory) = defaults::capacity();
     let fleet = p.pick("fleet", fleet, file_fleet, defaults::default_fleet, text);
-    let node = p.pick("node", flags.host.node, file.node, defaults::node, text);
+    let node = match instance.and_then(Instance::node) {
+        Some(node) if flags.host.node.is_none() && file.node.is_none() => {
+            p.note("node", node, metadata(instance))
+        }
+        _ => p.pick("node", flags.host.node, file.node, defaults::node, text),
+    };
     let state_dir =
         p.pick("state_dir", flags.host.state_dir, file.state_dir, defaults::state_dir, |dir| path(dir));
     let state_dir = std::path::absolute(&state_dir).unwrap_or(state_dir);
@@ -206,10 +223,8 @@ pub fn resolve(
             defaults::secrets_dir,
             |dir| dir.as_ref().map_or_else(|| "none".into(), |dir| path(dir)),
         ),
-        volumes: p.merge("volumes", flags.host.volumes, &file.volumes, |name, volume| {
-            format!("{name}={}{}", volume.path.display(), if volume.read_only { ":ro" } else { "" })
-        }),
-        labels: p.merge("labels", flags.host.labels, &file.labels, |key, value| format!("{key}={value}")),
+        volumes: volumes(p, file.volumes, flags.host.volumes),
+        labels: labels(p, instance, file.labels, flags.host.labels),
         simulate_gpus: p.pick(
             "simulate_gpus",
             flags.host.simulate_gpus.map(Some),
@@ -241,11 +256,49 @@ pub fn resolve(
         log_limit: p.pick("log_limit", flags.host.log_limit, file.log_limit, || Size::GIB, text),
         price: p.pick("price", flags.host.price.map(Some), file.price.map(Some), || None, maybe),
         claim_after: p.pick("claim_after", flags.claim_after, file.claim_after, || Span::secs(0), text),
+        exit_when_idle: p.pick(
+            "exit_when_idle",
+            flags.exit_when_idle.map(Some),
+            file.exit_when_idle.map(Some),
+            || None,
+            |span| span.as_ref().map_or_else(|| "never".into(), Span::to_string),
+        ),
         private: false,
         state_dir,
     };
     check(&config)?;
     Ok((config, picker.effective))
+}
+
+fn metadata(instance: Option<&Instance>) -> String {
+    instance.map_or_else(String::new, |instance| format!("{} metadata", instance.provider))
+}
+
+fn volumes(
+    p: &mut Picker<'_>,
+    file: BTreeMap<VolumeName, VolumeConfig>,
+    flags: Vec<(VolumeName, VolumeConfig)>,
+) -> BTreeMap<VolumeName, VolumeConfig> {
+    let layers = [(file, p.file.clone()), (flags.into_iter().collect(), p.given("volumes"))];
+    p.merge("volumes", layers, |name, volume| {
+        format!("{name}={}{}", volume.path.display(), if volume.read_only { ":ro" } else { "" })
+    })
+}
+
+/// What is said by hand holds.
+fn labels(
+    p: &mut Picker<'_>,
+    instance: Option<&Instance>,
+    file: BTreeMap<String, String>,
+    flags: Vec<(String, String)>,
+) -> BTreeMap<String, String> {
+    let of_cloud = instance.map(Instance::labels).unwrap_or_default();
+    let layers = [
+        (of_cloud, metadata(instance)),
+        (file, p.file.clone()),
+        (flags.into_iter().collect(), p.given("labels")),
+    ];
+    p.merge("labels", layers, |key, value| format!("{key}={value}"))
 }
 
 /// What no type rules out.
@@ -281,7 +334,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("agent.toml");
         std::fs::write(&path, text).expect("written");
-        resolve(None, AgentFlags { host: HostFlags { config: Some(path), ..flags.host }, ..flags }, &source)
+        resolve(
+            None,
+            AgentFlags { host: HostFlags { config: Some(path), ..flags.host }, ..flags },
+            None,
+            &source,
+        )
     }
 
     #[test]

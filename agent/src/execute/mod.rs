@@ -12,12 +12,13 @@
 mod owner;
 mod prepare;
 pub mod settle;
+mod stage;
 mod supervise;
 mod verdict;
 
 pub mod outcome;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,7 @@ use shared::{
     log::{Ended, Event, Job, OutputSize, Resumed, Started, next_step, second_opinion},
     mutant::{self, Mutant},
 };
+pub use stage::Stage;
 
 use crate::{
     changes::Watcher,
@@ -40,30 +42,6 @@ use crate::{
     pace::Pace,
     patience::{Patience, insist},
 };
-
-/// Where an attempt is taken up.
-#[derive(Debug)]
-pub enum Stage {
-    /// It is claimed; there is no container yet.
-    Claimed,
-    /// There is a container that was never started.
-    Made,
-    /// There is a container that runs or ran.
-    Started(Container),
-    /// Its container was started and is gone.
-    Gone,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Claimed => "claimed",
-            Self::Made => "made",
-            Self::Started(_) => "started",
-            Self::Gone => "gone",
-        })
-    }
-}
 
 /// What an attempt is told while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +71,8 @@ struct Run {
     proven: Option<Epoch>,
     /// Whether it was told that it is cut off, and not yet that it is back.
     cut: bool,
+    /// Whether its container was started before the machine went down.
+    rebooted: bool,
     /// Cancelled once the job's marker is gone from where it waited before the claim.
     moved: CancellationToken,
 }
@@ -107,8 +87,18 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>,
     };
     let beat = Pace::after(node.fleet.clone(), |settings| settings.beat);
     let evictions = node.ledger.evictions();
-    let mut run =
-        Run { node: node.clone(), job, attempt, beat, evictions, told: None, proven, cut: false, moved };
+    let mut run = Run {
+        node: node.clone(),
+        job,
+        attempt,
+        beat,
+        evictions,
+        told: None,
+        proven,
+        cut: false,
+        rebooted: false,
+        moved,
+    };
     if let Some(epoch) = proven {
         run.proved(epoch);
     }
@@ -133,7 +123,9 @@ impl Run {
                 let message = "the container was gone when the agent looked for it";
                 return Ok((Ending::engine_fault(message), self.shipped().await));
             }
+            Stage::Lost => return Ok((Ending::node_lost(None), self.shipped().await)),
             Stage::Started(container) => {
+                self.rebooted = self.node.fence.rebooted();
                 if mutant::is_on(Mutant::StartTwice) {
                     let _ = self.node.engine.start(&container.id).await;
                 }
@@ -308,7 +300,7 @@ impl Run {
             };
             let news = match self.told {
                 None if self.job.cancel_requested.is_some() => Some(Notice::Stop(Reason::Cancelled)),
-                None if self.node.hand_back.is_cancelled() => Some(Notice::Stop(Reason::Preempted)),
+                None if self.node.ledger.is_handing_back() => Some(Notice::Stop(Reason::Preempted)),
                 None if self.node.ledger.gives_way_to(&self.job.id).is_some() => {
                     Some(Notice::Stop(Reason::GaveWay))
                 }
@@ -328,7 +320,6 @@ impl Run {
                     self.told = Some(notice);
                     return notice;
                 }
-                () = self.node.hand_back.cancelled(), if !told => {}
                 () = self.evictions.changed(), if !told => {}
                 () = self.beat.tick() => {
                     if self.node.ledger.take_paused(&self.job.id) {

@@ -50,6 +50,15 @@ impl Reason {
     }
 }
 
+/// What a process ends with when its machine goes down: by SIGTERM, by SIGKILL, and as Docker's engine writes of
+/// a container that was running when the engine was last there.
+const WENT_DOWN: [i64; 3] = [128 + 15, 128 + 9, 255];
+
+/// Whether a container that was there before the machine went down may have ended with it, rather than by itself.
+pub fn went_down(exit: &Exit) -> bool {
+    !exit.oom && WENT_DOWN.contains(&exit.code)
+}
+
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ending {
@@ -78,6 +87,14 @@ impl Ending {
     /// The engine's fault.
     pub fn engine_fault(message: impl Into<String>) -> Self {
         Self::without_container(Outcome::EngineFault, message)
+    }
+
+    /// The machine went down while its container ran, which ended so if it is there yet.
+    pub fn node_lost(exit: Option<&Exit>) -> Self {
+        let lost = Self::without_container(Outcome::NodeLost, "the host went down while the job ran");
+        let (started_at, finished_at) =
+            exit.map(|exit| (exit.started_at, exit.finished_at)).unwrap_or_default();
+        Self { started_at, finished_at, ..lost }
     }
 
     /// The image demands what the host does not have.
@@ -166,6 +183,13 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    #[test]
+    fn what_ended_by_itself_did_not_go_down_with_the_machine() {
+        let exit = |code, oom| Exit { code, oom, error: None, started_at: None, finished_at: None };
+        assert!([143, 137, 255].iter().all(|code| went_down(&exit(*code, false))));
+        assert!(!went_down(&exit(0, false)) && !went_down(&exit(1, false)) && !went_down(&exit(137, true)));
+    }
 
     #[rstest]
     #[case(0, false, None, false, Outcome::Succeeded)]

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     Lost, Notice, Run,
-    outcome::{Ending, Reason},
+    outcome::{Ending, Reason, went_down},
     owner,
 };
 use crate::{
@@ -105,7 +105,12 @@ impl Run {
             }
             if let (Some(found), Some(shipped)) = (&found, &output) {
                 let broken = self.broken_gpu(found, asked).await;
-                let mut ending = ending(found, asked, shipped, broken);
+                let mut ending = match found {
+                    Found::Exited { exit, .. } if self.rebooted && went_down(exit) => {
+                        Ending::node_lost(Some(exit))
+                    }
+                    found => ending(found, asked, shipped, broken),
+                };
                 if let (Some(Reason::GaveWay), None) = (asked, &ending.message) {
                     let by = self.node.ledger.gives_way_to(&self.job.id);
                     ending.message = by.map(|by| format!("gave way to job {by}, which goes before it"));

@@ -7,6 +7,7 @@ mod breaker;
 mod cards;
 mod evict;
 mod excess;
+mod leaving;
 mod precedence;
 mod reserve;
 mod state;
@@ -28,7 +29,7 @@ use shared::{
     id::{Attempt, GpuUuid, JobId, LaneId, Timestamp, VolumeName},
     job::JobSpec,
     lane::{Fit, Misfit, Needs, Offer, OfferedVolume, choose, fit},
-    node::{Capacity, Mode, Refusal, Share},
+    node::{Capacity, Refusal, Share},
     units::Size,
 };
 use state::State;
@@ -156,19 +157,6 @@ impl Ledger {
         let changed = state.isolated != isolated;
         state.isolated = isolated;
         self.tell_if(changed);
-    }
-
-    /// Whether new jobs are taken.
-    pub fn set_mode(&self, mode: Mode) {
-        let mut state = self.state();
-        let changed = state.mode != mode;
-        state.mode = mode;
-        self.tell_if(changed);
-    }
-
-    /// Whether new jobs are taken.
-    pub fn mode(&self) -> Mode {
-        self.state().mode
     }
 
     /// What keeps the host from taking any job.

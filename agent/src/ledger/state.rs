@@ -38,6 +38,10 @@ pub(super) struct State {
     /// Jobs whose container was found paused though nobody here keeps it so.
     pub(super) paused: BTreeSet<JobId>,
     pub(super) mode: Mode,
+    /// Somebody has drained it.
+    pub(super) drained: bool,
+    /// Its jobs are to be stopped with notice and queued again.
+    pub(super) handing_back: bool,
     pub(super) problems: Vec<String>,
     pub(super) breaker: Breaker,
     /// Cut off from the store for so long that the node may be replaced.
@@ -67,6 +71,8 @@ impl State {
             settling: BTreeSet::new(),
             paused: BTreeSet::new(),
             mode: Mode::Ready,
+            drained: false,
+            handing_back: false,
             problems: Vec::new(),
             breaker: Breaker::default(),
             isolated: false,
@@ -80,8 +86,12 @@ impl State {
         }
     }
 
+    pub(super) fn mode(&self) -> Mode {
+        if self.mode == Mode::Ready && self.drained { Mode::Draining } else { self.mode }
+    }
+
     pub(super) fn closed_by(&self) -> Option<String> {
-        match self.mode {
+        match self.mode() {
             Mode::Draining => Some("it is draining".into()),
             Mode::Stopped => Some("its agent has stopped".into()),
             Mode::Ready if self.isolated => Some("it is cut off from the store".into()),

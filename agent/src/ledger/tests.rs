@@ -166,10 +166,10 @@ fn a_closed_host_has_no_room() {
     let ledger = ledger("2xP100:16GiB");
     let needs = Needs::of(&spec("gpus = 1"));
     assert_eq!(ledger.room(&needs), 2);
-    ledger.set_mode(Mode::Draining);
+    ledger.set_mode(shared::node::Mode::Draining);
     assert_eq!(ledger.room(&needs), 0);
     assert_eq!(why(&take(&ledger, "a", "gpus = 1")), "the host takes no jobs: it is draining");
-    ledger.set_mode(Mode::Ready);
+    ledger.set_mode(shared::node::Mode::Ready);
     ledger.set_problems(vec!["the disk is full".into()]);
     assert_eq!(ledger.room(&needs), 0);
 }

@@ -3,7 +3,7 @@
 //! Containers outlive the agent. Those whose job's log says that this node holds it are adopted,
 //! in the attempt that they belong to; their output goes on where the store has it. A job that was
 //! claimed and has no container is begun; one whose container was started and is gone has failed by
-//! the engine's fault. What is held by nobody is removed. Steps that a crash cut in two are
+//! the engine's fault, or, where the machine was started anew, was lost with it. What is held by nobody is removed. Steps that a crash cut in two are
 //! repeated. What to do is decided by [`plan`], which is pure.
 
 mod plan;
@@ -38,7 +38,7 @@ pub async fn recover(node: &Arc<Node>) {
     let markers = insist("the index", || node.index.held_by(&node.id)).await;
     let shelf: BTreeSet<JobId> = markers.iter().map(|marker| marker.job.clone()).collect();
     let jobs = read_jobs(node, &containers, &shelf).await;
-    let plan = plan::plan(&node.id, containers, markers, jobs);
+    let plan = plan::plan(&node.id, node.fence.rebooted(), containers, markers, jobs);
     // Where the earlier run's lease holds and has never lapsed under a job, nobody can have begun to replace this node.
     let proven = node.fence.take_up(plan.resume.iter().map(|(job, ..)| job.id.clone()).collect());
     for (job, holding, stage) in plan.resume {

@@ -34,9 +34,10 @@ fn may_come(job: &Job, marker: &Marker) -> bool {
 }
 
 /// Decides on all containers of this node and all jobs that its shelf names; `jobs` has those of
-/// both that exist.
+/// both that exist, and `rebooted` says that the machine was started anew since.
 pub fn plan(
     node: &NodeId,
+    rebooted: bool,
     containers: Vec<Container>,
     markers: Vec<Marker>,
     mut jobs: BTreeMap<JobId, Job>,
@@ -67,7 +68,11 @@ pub fn plan(
             (Some(claim), None) => {
                 let share = shared::node::Share::of(&job.spec, job.memory());
                 let holding = Holding { attempt: claim.attempt, gpus: claim.gpus, share };
-                let stage = if claim.started.is_some() { Stage::Gone } else { Stage::Claimed };
+                let stage = match claim.started {
+                    Some(_) if rebooted => Stage::Lost,
+                    Some(_) => Stage::Gone,
+                    None => Stage::Claimed,
+                };
                 plan.resume.push((job, holding, stage));
             }
             (None, _) if shelf.contains(&id) => match job.attempt {

@@ -114,12 +114,19 @@ fn marker(job: &str) -> Marker {
 fn fate(was: Was, container: Option<Container>, on_shelf: bool) -> String {
     let markers = if on_shelf { vec![marker("j")] } else { vec![] };
     let jobs = BTreeMap::from([(id("j"), job("j", was))]);
-    let plan = plan::plan(&node("me"), container.into_iter().collect(), markers, jobs);
+    let plan = plan::plan(&node("me"), false, container.into_iter().collect(), markers, jobs);
     let mut fate = Vec::new();
     fate.extend(plan.resume.iter().map(|(_, _, stage)| stage.to_string()));
     fate.extend(plan.settle.iter().map(|_| "settle".to_owned()));
     fate.extend(plan.remove.iter().map(|_| "remove".to_owned()));
     fate.join(", ")
+}
+
+#[test]
+fn what_is_gone_after_the_machine_went_down_was_lost_with_it() {
+    let jobs = BTreeMap::from([(id("j"), job("j", Was::Started))]);
+    let plan = plan::plan(&node("me"), true, Vec::new(), vec![marker("j")], jobs);
+    assert_eq!(plan.resume[0].2.to_string(), "lost");
 }
 
 #[test]
@@ -148,11 +155,11 @@ fn what_is_not_ours_is_removed_and_tidied() {
 #[test]
 fn a_claim_that_may_still_come_keeps_its_marker() {
     let jobs = BTreeMap::from([(id("j"), job("j", Was::Queued))]);
-    let plan = plan::plan(&node("me"), Vec::new(), vec![marker("j")], jobs);
+    let plan = plan::plan(&node("me"), false, Vec::new(), vec![marker("j")], jobs);
     assert!(plan.over.is_empty() && plan.settle.is_empty(), "{plan:?}");
     let of_the_next = Marker::held(&id("j"), &node("me"), Attempt(2));
     let jobs = BTreeMap::from([(id("j"), job("j", Was::Requeued))]);
-    let plan = plan::plan(&node("me"), Vec::new(), vec![marker("j"), of_the_next], jobs);
+    let plan = plan::plan(&node("me"), false, Vec::new(), vec![marker("j"), of_the_next], jobs);
     assert_eq!((plan.over, plan.settle.len()), (vec![marker("j")], 1));
 }
 
@@ -161,7 +168,8 @@ fn a_claim_that_came_late_gets_no_gpu_that_was_given_out_since() {
     let gpu = |name: &str| vec![GpuUuid::new(format!("GPU-{name}")).expect("valid")];
     let resumed = |since: (&str, Was, &str), late: (&str, Was, &str)| {
         let jobs = [since, late].map(|(name, was, run)| (id(name), job_of(name, was, run, &gpu("1"))));
-        let plan = plan::plan(&node("me"), Vec::new(), vec![marker("since"), marker("late")], jobs.into());
+        let plan =
+            plan::plan(&node("me"), false, Vec::new(), vec![marker("since"), marker("late")], jobs.into());
         assert!(plan.over.is_empty(), "its marker is what the sweep finds it by");
         plan.resume.into_iter().map(|(job, ..)| job.id.to_string()).collect::<Vec<_>>()
     };
@@ -172,14 +180,14 @@ fn a_claim_that_came_late_gets_no_gpu_that_was_given_out_since() {
     assert!(resumed(("since", Was::Claimed, "two"), ("late", Was::Claimed, "one")).is_empty());
     let jobs =
         [("a", "1"), ("b", "2")].map(|(name, on)| (id(name), job_of(name, Was::Claimed, name, &gpu(on))));
-    assert_eq!(plan::plan(&node("me"), Vec::new(), Vec::new(), jobs.into()).resume.len(), 2);
+    assert_eq!(plan::plan(&node("me"), false, Vec::new(), Vec::new(), jobs.into()).resume.len(), 2);
 }
 
 #[test]
 fn what_nobody_knows_is_forgotten() {
     let mut stranger = container("x", 1, ContainerState::Running);
     stranger.labels.clear();
-    let plan = plan::plan(&node("me"), vec![stranger], vec![marker("ghost")], BTreeMap::new());
+    let plan = plan::plan(&node("me"), false, vec![stranger], vec![marker("ghost")], BTreeMap::new());
     assert_eq!((plan.remove.len(), plan.over), (1, vec![marker("ghost")]));
     assert!(plan.resume.is_empty() && plan.settle.is_empty());
 }
@@ -202,7 +210,7 @@ proptest! {
             containers.extend(made.map(|(attempt, state)| container(&name, attempt, states[state])));
         }
         let count = containers.len();
-        let plan = plan::plan(&node("me"), containers, markers.clone(), jobs.clone());
+        let plan = plan::plan(&node("me"), false, containers, markers.clone(), jobs.clone());
         let resumed: BTreeSet<JobId> = plan.resume.iter().map(|(job, ..)| job.id.clone()).collect();
         let settled: BTreeSet<JobId> = plan.settle.iter().map(|(job, _)| job.id.clone()).collect();
         prop_assert_eq!(resumed.len(), plan.resume.len());

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Client, ClientError};
 use crate::{
     event::Told,
+    fleet::{self, Drain, FleetError, Settings},
     id::{LaneId, NodeId, Timestamp},
     lease,
     node::{Mode, NodeRecord},
@@ -141,7 +142,38 @@ impl Client {
         Ok(letters.into_values().collect())
     }
 
-    /// Forgets a node that is gone for good: removes its record.
+    /// Drains a node, or lets it take jobs again where there is no `drain`. It hears of it as of any change of the
+    /// settings, within a minute.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchNode`]
+    pub async fn drain(&self, node: &NodeId, drain: Option<Drain>) -> Result<(), ClientError> {
+        let is_known = self.fleet.settings().drained.contains_key(node);
+        if !is_known && lease::look(&self.fleet.store, node).await?.is_none() {
+            return Err(ClientError::NoSuchNode(node.clone()));
+        }
+        let decide = |before: &Settings| -> Result<Settings, FleetError> {
+            let mut after = before.clone();
+            match &drain {
+                Some(drain) => after.drained.insert(node.clone(), drain.clone()),
+                None => after.drained.remove(node),
+            };
+            Ok(after)
+        };
+        fleet::change(&self.fleet.store, self.log.author(), self.now(), decide).await?;
+        Ok(())
+    }
+
+    /// The record of a node.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchNode`]
+    pub async fn node(&self, node: &NodeId) -> Result<NodeRecord, ClientError> {
+        let record = NodeRecord::read(&self.fleet.store, node).await?;
+        record.ok_or_else(|| ClientError::NoSuchNode(node.clone()))
+    }
+
+    /// Forgets a node that is gone for good: removes its record, and that it was drained.
     ///
     /// # Errors
     /// [`ClientError::NoSuchNode`]; [`ClientError::Alive`] for one that beats: its counter moves,
@@ -165,6 +197,10 @@ impl Client {
         if jobs > 0 {
             return Err(ClientError::HoldsJobs { node: node.clone(), jobs });
         }
-        Ok(NodeRecord::remove(store, node).await?)
+        NodeRecord::remove(store, node).await?;
+        if self.fleet.settings().drained.contains_key(node) {
+            self.drain(node, None).await?;
+        }
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@
 //! asks for each value when it is needed ([`Fleet::settings`]), never before.
 
 mod change;
+mod drain;
 mod live;
 mod pool;
 mod tariff;
@@ -18,7 +19,7 @@ use url::Url;
 use crate::{
     clock::Clock,
     event::Webhook,
-    id::Seq,
+    id::{NodeId, Seq},
     log::Policy,
     queue::{Counted, Prefix, Queue, QueueError, SqliteQueue, SqsQueue},
     record::{self, RecordError},
@@ -27,6 +28,7 @@ use crate::{
 };
 
 pub use change::{SettingError, Version, change, history};
+pub use drain::Drain;
 pub use live::Change;
 use live::Live;
 pub use pool::Pool;
@@ -72,6 +74,9 @@ pub struct Settings {
     /// What hosts cost that do not say so themselves.
     #[serde(default)]
     pub prices: Vec<Tariff>,
+    /// Nodes that take no jobs.
+    #[serde(default)]
+    pub drained: BTreeMap<NodeId, Drain>,
     /// How often what is not a job's fault is tried again.
     #[serde(flatten)]
     pub policy: Policy,
@@ -145,6 +150,7 @@ impl Settings {
             webhooks: Vec::new(),
             pools: BTreeMap::new(),
             prices: Vec::new(),
+            drained: BTreeMap::new(),
             policy: Policy::default(),
         }
     }

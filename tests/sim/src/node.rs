@@ -220,6 +220,7 @@ fn config(node: NodeId, state_dir: PathBuf, shape: &Shape) -> AgentConfig {
         simulate_gpus: None,
         price: None,
         claim_after: Span::secs(0),
+        exit_when_idle: None,
         engine: None,
         max_jobs: shape.max_jobs,
         cpus: shape.cpus,

@@ -1,0 +1,116 @@
+//! Drains: the host takes no more jobs. Those that it has run to their end, or are handed back at a deadline.
+//!
+//! It is drained by its own control socket, until the agent's end, and by the fleet's settings, from anywhere and
+//! until they say otherwise.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use shared::{fleet::Drain, id::Timestamp};
+
+use crate::{
+    changes::{Changes, Watcher},
+    node::Node,
+};
+
+/// The longest that a deadline is waited for at once: the machine's clock may be set.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Who has drained this host.
+#[derive(Debug, Default)]
+pub struct Drains {
+    own: Mutex<Option<Drain>>,
+    changes: Changes,
+}
+
+impl Drains {
+    /// Somebody on this host drains it, or no longer does.
+    pub fn order(&self, drain: Option<Drain>) {
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = drain;
+        self.changes.tell();
+    }
+
+    /// The fleet's settings are others.
+    pub fn settings_changed(&self) {
+        self.changes.tell();
+    }
+
+    fn own(&self) -> Option<Drain> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn watch(&self) -> Watcher {
+        self.changes.watch()
+    }
+}
+
+/// What holds where both drain it: the earlier deadline.
+fn both(own: Option<Drain>, fleet: Option<Drain>) -> Option<Drain> {
+    let (Some(own), Some(fleet)) = (&own, &fleet) else { return own.or(fleet) };
+    Some(Drain { deadline: own.deadline.into_iter().chain(fleet.deadline).min() })
+}
+
+/// Whether it is drained, by order of here or there. Returns when what still runs is handed back.
+pub fn apply(node: &Node) -> Option<Timestamp> {
+    let drain = both(node.drains.own(), node.fleet.settings().drained.get(&node.id).cloned());
+    node.ledger.set_drained(drain.is_some());
+    let deadline = drain.and_then(|drain| drain.deadline);
+    if node.ledger.is_leaving() {
+        // What becomes of its jobs is decided there.
+        return None;
+    }
+    let is_over = deadline.is_some_and(|deadline| deadline <= node.clock.now());
+    if is_over != node.ledger.is_handing_back() {
+        if is_over && !node.ledger.holdings().is_empty() {
+            tracing::warn!("the drain's deadline is over; jobs are stopped with notice and queued again");
+        }
+        node.ledger.hand_back(is_over);
+    }
+    deadline.filter(|_| !is_over)
+}
+
+/// Goes by what is ordered, until it is dropped.
+pub async fn watch(node: Arc<Node>) {
+    let mut changes = node.drains.watch();
+    let mut was = false;
+    loop {
+        let deadline = apply(&node);
+        let now = node.ledger.is_drained();
+        if was != now {
+            tracing::info!(drained = now, ?deadline, "whether new jobs are taken has changed");
+            was = now;
+        }
+        let left = deadline.map(|deadline| (deadline - node.clock.now()).to_std().unwrap_or_default());
+        tokio::select! {
+            biased;
+            () = changes.changed() => {}
+            () = tokio::time::sleep(left.unwrap_or_default().min(LOOK)), if left.is_some() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(None, None, None)]
+    #[case(Some(None), None, Some(None))]
+    #[case(None, Some(Some(3)), Some(Some(3)))]
+    #[case(Some(None), Some(Some(3)), Some(Some(3)))]
+    #[case(Some(Some(2)), Some(Some(3)), Some(Some(2)))]
+    fn the_earlier_deadline_holds(
+        #[case] own: Option<Option<i64>>,
+        #[case] fleet: Option<Option<i64>>,
+        #[case] holds: Option<Option<i64>>,
+    ) {
+        let drain = |deadline: Option<i64>| Drain {
+            deadline: deadline.map(|second| Timestamp::from_timestamp(second, 0).expect("a time")),
+        };
+        assert_eq!(both(own.map(drain), fleet.map(drain)), holds.map(drain));
+    }
+}
