@@ -24,6 +24,7 @@ use crate::{
     engine::{Docker, Engine},
     gpu::{Gpus, NoGpus, Nvml, Reader, Simulated},
     health, identity,
+    images::clean,
     leave::{self, Why},
     life::Life,
     node::Node,
@@ -107,6 +108,7 @@ pub async fn run(config: AgentConfig, cloud: Option<Cloud>) -> Result<()> {
     let life = Life::begin(&node).await;
     tasks.spawn("tidy", runs::watch(node.config.clone(), node.fleet.clone(), node.clock.clone()));
     tasks.spawn("health", health::watch(node.clone()));
+    tasks.spawn("clean", clean::watch(node.clone()));
     tasks.spawn("usage", usage::watch(node.clone()));
     tasks.spawn("notify", notify::watch(node.clone()));
     notify::ready();

@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use shared::{id::JobId, units::Size};
 
 use crate::{
+    config::Mark,
+    disk::Disk,
     engine::{Container, EngineError, EngineInfo},
     execute::{self, Owner},
     gpu::{self, Containers, Foreign, GpuError, Inventory, Leftover, Users},
@@ -101,15 +103,15 @@ fn watch_shares(node: &Node, memory: &BTreeMap<JobId, Size>) {
     }
 }
 
-fn disk(info: &EngineInfo, floor: Size) -> Option<String> {
-    // An engine in another file system namespace has a root that is not ours to look at.
-    let stat = rustix::fs::statvfs(&info.root).ok()?;
-    let free = Size(stat.f_bavail.saturating_mul(stat.f_frsize));
-    (free < floor).then(|| {
+fn disk(info: &EngineInfo, floor: Mark) -> Option<String> {
+    let disk = Disk::at(&info.root)?;
+    (disk.free < floor.of(disk.size)).then(|| {
         format!(
-            "the engine's disk at {} has {} free, less than {floor}; remove images (docker image prune) or lower disk_floor",
+            "the engine's disk at {} has {} of {} free, less than {floor}; remove images (docker image prune) or lower \
+             disk_floor",
             info.root.display(),
-            free.human()
+            disk.free.human(),
+            disk.size.human()
         )
     })
 }

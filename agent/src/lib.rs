@@ -11,6 +11,7 @@ mod commands;
 pub mod config;
 mod control;
 mod daemon;
+mod disk;
 pub mod drain;
 pub mod engine;
 pub mod execute;

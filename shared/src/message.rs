@@ -39,6 +39,9 @@ pub struct Message {
     /// How its attempts ended.
     #[serde(default)]
     pub tally: Tally,
+    /// The digest of the image that its first container was made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// How the last one ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Outcome>,
@@ -74,6 +77,7 @@ impl Message {
             since: *since,
             attempt: job.attempt,
             tally: job.tally,
+            image: job.image.clone(),
             last: *last,
             not_before: *not_before,
             avoid: avoid.clone(),
@@ -112,6 +116,7 @@ impl Message {
             submitted_at: self.submitted_at,
             tally: self.tally,
             attempt: self.attempt,
+            image: self.image,
             state: State::Queued {
                 since: self.since,
                 not_before: self.not_before,
@@ -139,6 +144,7 @@ mod tests {
             submitted_at: now,
             tally: Tally { charged: 1, ..Tally::default() },
             attempt: Some(Attempt(3)),
+            image: Some("sha256:1".into()),
             state: State::Queued {
                 since: now,
                 not_before: Some(now),

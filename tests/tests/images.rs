@@ -1,7 +1,10 @@
-//! What a registry says of an image, at submit: hosts that cannot run it never take the job.
+//! Images: what a registry says of them at submit, so that hosts that cannot run them never take the job; pulling them
+//! once; removing them when the disk fills.
 
 use std::{
+    fs::File,
     net::{TcpListener, TcpStream},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -12,6 +15,7 @@ use tests::{Agent, World, engine, eventually, world::BUSYBOX};
 struct Registry {
     process: Child,
     image: String,
+    log: PathBuf,
 }
 
 impl Registry {
@@ -26,15 +30,36 @@ impl Registry {
         );
         let config = world.file("registry.yml", &config);
         let mut serve = Command::new("docker-registry");
-        serve.arg("serve").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+        let log = world.path("registry.log");
+        serve.arg("serve").arg(config).stdout(File::create(&log).expect("made")).stderr(Stdio::null());
         let process = serve.spawn().expect("docker-registry is installed");
-        let registry = Self { process, image: format!("{host}/team/app:1") };
+        let registry = Self { process, image: format!("{host}/team/app:1"), log };
         eventually("the registry listens", || TcpStream::connect(&host).ok());
-        let made = engine::ask(None, &["create", BUSYBOX, "true"]);
-        engine::ask(None, &["commit", "--change", change, made.trim(), &registry.image]);
-        engine::ask(None, &["rm", made.trim()]);
-        engine::ask(None, &["push", "-q", &registry.image]);
+        registry.push(change);
         registry
+    }
+
+    /// Pushes another image under the same tag.
+    fn push(&self, change: &str) {
+        let made = engine::ask(None, &["create", BUSYBOX, "true"]);
+        engine::ask(None, &["commit", "--change", change, made.trim(), &self.image]);
+        engine::ask(None, &["rm", made.trim()]);
+        engine::ask(None, &["push", "-q", &self.image]);
+    }
+
+    /// Removes the image from the engine.
+    fn forget(&self) {
+        engine::ask(None, &["rmi", &self.image]);
+    }
+
+    fn is_here(&self) -> bool {
+        engine::docker(None).args(["image", "inspect", &self.image]).output().expect("asked").status.success()
+    }
+
+    /// How often its manifest was asked for by name since the registry began.
+    fn pulls(&self) -> usize {
+        let log = std::fs::read_to_string(&self.log).expect("a log");
+        log.lines().filter(|line| line.contains("\"HEAD /v2/team/app/manifests/1")).count()
     }
 
     fn stop(&mut self) {
@@ -89,4 +114,82 @@ fn a_job_goes_only_to_hosts_that_its_image_can_run_on() {
     let _new = Agent::start(&world, "new", &["--simulate-gpus", "1xA100:80GiB:cuda12.6"]);
     world.until("once", "succeeded");
     assert_eq!(world.events("once", "claimed")[0]["node"], "new");
+}
+
+#[test]
+fn an_image_that_several_jobs_want_is_pulled_once() {
+    let world = World::new();
+    let registry = Registry::start(&world, "ENV A=1");
+    registry.forget();
+    let _agent = Agent::start(&world, "a", &["--max-jobs", "4"]);
+    let before = registry.pulls();
+    let submit = ["submit", "--array", "0-3", "--", &registry.image, "sleep", "1"];
+    let ids: Vec<String> = world.run(submit).ok().lines().map(str::to_owned).collect();
+    ids.iter().for_each(|id| world.until(id, "succeeded"));
+    assert_eq!(registry.pulls() - before, 1);
+}
+
+#[test]
+fn a_job_is_tried_again_with_the_very_image_that_it_began_with() {
+    let world = World::new();
+    let registry = Registry::start(&world, "ENV A=first");
+    registry.forget();
+    let job = |pull: &str| {
+        let text = format!(
+            "image = \"{}\"\npull = \"{pull}\"\nretries = 1\ncommand = [\"sh\", \"-c\", \"echo $A; [ $HAUL_ATTEMPT = 2 ] || \
+             {{ until [ -e /haul/checkpoint/go ]; do sleep 0.1; done; exit 1; }}\"]",
+            registry.image
+        );
+        let file = world.file(&format!("{pull}.toml"), &text);
+        let id = world.run(["submit".as_ref(), file.as_os_str()]).ok().trim().to_owned();
+        eventually("it prints", || (world.run(["logs", &id]).stdout == "first\n").then_some(()));
+        id
+    };
+    let agent = Agent::start(&world, "a", &[]);
+    let (same, newest) = (job("digest"), job("always"));
+    registry.push("ENV A=second");
+    registry.forget();
+    for id in [&same, &newest] {
+        std::fs::write(agent.state_dir().join("outputs").join(id).join("checkpoint/go"), "")
+            .expect("written");
+        world.until(id, "succeeded");
+    }
+    assert_eq!(world.run(["logs", &same]).ok(), "first\n");
+    assert_eq!(world.run(["logs", &newest]).ok(), "second\n");
+}
+
+#[test]
+fn images_that_haul_has_pulled_go_when_the_disk_fills() {
+    let world = World::new();
+    let registry = Registry::start(&world, "ENV A=1");
+    registry.forget();
+    let mut agent = Agent::start(&world, "a", &[]);
+    let run = |world: &World| {
+        let id = world.run(["submit", "--", &registry.image, "true"]).ok().trim().to_owned();
+        world.until(&id, "succeeded");
+    };
+    run(&world);
+    agent.stop();
+    // Longer ago than an image may be on its way into a container.
+    let file = agent.state_dir().join("images.json");
+    let mut pulled: Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).expect("read")).expect("JSON");
+    let images = pulled.as_object_mut().expect("images");
+    assert_eq!(images.len(), 1, "{images:?}");
+    images.values_mut().for_each(|image| image["used_at"] = "2026-01-01T00:00:00Z".into());
+    std::fs::write(&file, pulled.to_string()).expect("written");
+    assert!(registry.is_here());
+    // Every disk is fuller than that, and takes no jobs.
+    let full = ["--disk-clean", "100%", "--disk-target", "100%", "--disk-floor", "100%"];
+    let full = Agent::start(&world, "a", &full);
+    eventually("it is removed", || (!registry.is_here()).then_some(()));
+    assert!(full.said().contains("removed an image, since the disk fills"), "{}", full.said());
+    let nodes = world.json(["nodes", "--json"]);
+    let problem = nodes[0]["problems"][0].as_str().expect("a problem").to_owned();
+    assert!(problem.contains("free, less than 100%"), "{problem}");
+    drop(full);
+    let _roomy = Agent::start(&world, "a", &[]);
+    run(&world);
+    // People's own stay.
+    engine::ask(None, &["image", "inspect", BUSYBOX]);
 }

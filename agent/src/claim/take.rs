@@ -189,6 +189,9 @@ async fn turned_away(node: &Node, lane: &LaneId, job: Job, why: Vec<Misfit>, tol
         let overdue = waited >= settings.patience.0 * 2;
         waited >= settings.patience.0 && node.ledger.reserve(&job, now, settings.reserve_max, overdue)
     };
+    if keep {
+        node.images.expect(&job.id, &job.spec.image);
+    }
     let passes = why.iter().all(Misfit::is_passing);
     refuse(node, lane, &job.id, why);
     match (keep, passes) {

@@ -5,6 +5,7 @@
 //! value came from.
 
 mod defaults;
+mod mark;
 mod resolve;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -18,6 +19,7 @@ use shared::{
 use url::Url;
 
 pub use defaults::default_fleet;
+pub use mark::Mark;
 pub(crate) use resolve::parse_fleet;
 pub use resolve::{ConfigError, Effective, cloud_of, resolve};
 
@@ -55,7 +57,11 @@ pub struct AgentConfig {
     /// How long `on_stop` of `wait` and `requeue` may take.
     pub stop_deadline: Span,
     /// No job is taken while the engine's disk has less room than this.
-    pub disk_floor: Size,
+    pub disk_floor: Mark,
+    /// While it has less room than this, images that haul has pulled are removed.
+    pub disk_clean: Mark,
+    /// Until it has this.
+    pub disk_target: Mark,
     /// How much output of one container the engine keeps on disk.
     pub log_limit: Size,
     /// What the host costs.
@@ -112,7 +118,9 @@ pub struct FileConfig {
     memory: Option<Size>,
     on_stop: Option<OnStop>,
     stop_deadline: Option<Span>,
-    disk_floor: Option<Size>,
+    disk_floor: Option<Mark>,
+    disk_clean: Option<Mark>,
+    disk_target: Option<Mark>,
     log_limit: Option<Size>,
     #[serde(default, deserialize_with = "resolve::price")]
     price: Option<Price>,
@@ -190,9 +198,16 @@ pub struct AgentFlags {
     /// [default: auto, by the firmware]
     #[arg(long, value_enum, value_name = "CLOUD", env = "HAUL_CLOUD", hide_possible_values = true)]
     pub cloud: Option<cloud::Choice>,
-    /// Take no jobs while the engine's disk has less room than this [default: 1GiB]
-    #[arg(long, value_name = "SIZE", env = "HAUL_DISK_FLOOR")]
-    pub disk_floor: Option<Size>,
+    /// Take no jobs while the engine's disk has less room than this, as in 20GiB or 5% [default: 5%]
+    #[arg(long, value_name = "ROOM", env = "HAUL_DISK_FLOOR")]
+    pub disk_floor: Option<Mark>,
+    /// Remove images that haul has pulled, the least recently used first, while the engine's disk has less room
+    /// than this; 0% leaves them [default: 15%]
+    #[arg(long, value_name = "ROOM", env = "HAUL_DISK_CLEAN")]
+    pub disk_clean: Option<Mark>,
+    /// Remove them until there is this much room [default: 20%]
+    #[arg(long, value_name = "ROOM", env = "HAUL_DISK_TARGET")]
+    pub disk_target: Option<Mark>,
     #[command(flatten)]
     pub host: HostFlags,
 }

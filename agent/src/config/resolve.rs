@@ -15,7 +15,7 @@ use shared::{
 };
 use url::Url;
 
-use super::{AgentConfig, AgentFlags, FileConfig, OnStop, VolumeConfig, defaults};
+use super::{AgentConfig, AgentFlags, FileConfig, Mark, OnStop, VolumeConfig, defaults};
 use crate::cloud::{self, Instance};
 
 /// A configuration that cannot be used.
@@ -221,7 +221,7 @@ pub fn resolve(
             flags.host.secrets_dir.map(Some),
             file.secrets_dir.map(Some),
             defaults::secrets_dir,
-            |dir| dir.as_ref().map_or_else(|| "none".into(), |dir| path(dir)),
+            |dir| maybe(&dir.as_deref().map(path)),
         ),
         volumes: volumes(p, file.volumes, flags.host.volumes),
         labels: labels(p, instance, file.labels, flags.host.labels),
@@ -245,14 +245,14 @@ pub fn resolve(
         on_stop: p.pick("on_stop", flags.on_stop, file.on_stop, OnStop::default, |on| {
             format!("{on:?}").to_lowercase()
         }),
-        stop_deadline: p.pick(
-            "stop_deadline",
-            flags.stop_deadline,
-            file.stop_deadline,
-            || Span::secs(600),
-            text,
-        ),
-        disk_floor: p.pick("disk_floor", flags.disk_floor, file.disk_floor, || Size::GIB, text),
+        stop_deadline: {
+            let default = || Span::secs(600);
+            p.pick("stop_deadline", flags.stop_deadline, file.stop_deadline, default, text)
+        },
+        // As a kubelet's: images go from 85 % on until 80 %, and nothing new begins on a full disk.
+        disk_floor: p.pick("disk_floor", flags.disk_floor, file.disk_floor, || Mark::Percent(5), text),
+        disk_clean: p.pick("disk_clean", flags.disk_clean, file.disk_clean, || Mark::Percent(15), text),
+        disk_target: p.pick("disk_target", flags.disk_target, file.disk_target, || Mark::Percent(20), text),
         log_limit: p.pick("log_limit", flags.host.log_limit, file.log_limit, || Size::GIB, text),
         price: p.pick("price", flags.host.price.map(Some), file.price.map(Some), || None, maybe),
         claim_after: p.pick("claim_after", flags.claim_after, file.claim_after, || Span::secs(0), text),
@@ -261,7 +261,7 @@ pub fn resolve(
             flags.exit_when_idle.map(Some),
             file.exit_when_idle.map(Some),
             || None,
-            |span| span.as_ref().map_or_else(|| "never".into(), Span::to_string),
+            maybe,
         ),
         private: false,
         state_dir,

@@ -277,6 +277,9 @@ pub trait Engine: Send + Sync + 'static {
     async fn pull(&self, image: &str, progress: mpsc::Sender<PullProgress>)
     -> Result<ImageInfo, EngineError>;
 
+    /// Removes an image that nothing uses; false where something does. That it is not there is no error.
+    async fn remove_image(&self, id: &str) -> Result<bool, EngineError>;
+
     /// Makes a container.
     async fn create(&self, plan: &Plan) -> Result<ContainerId, EngineError>;
 

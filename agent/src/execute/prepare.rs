@@ -1,24 +1,23 @@
 //! All that must be there before a container is made.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use shared::{
     id::{Attempt, GpuUuid},
-    job::{JobSpec, Pull},
     lane::Access,
     log::Job,
     node::Share,
     units::Size,
 };
-use tokio::sync::{mpsc, watch};
 
 use super::{
     outcome::Ending,
     owner::{Owner, container_name},
 };
 use crate::{
-    engine::{Bind, EngineError, GpuAccess, ImageInfo, Plan, PullProgress},
+    engine::{Bind, GpuAccess, Plan},
     gpu,
+    images::fetch::fetch,
     inspect::require,
     ledger::Holding,
     node::Node,
@@ -35,8 +34,8 @@ const SHM: Size = Size(8 << 30);
 pub async fn prepare(node: Arc<Node>, job: Job, attempt: Attempt) -> Result<Plan, Ending> {
     let spec = &job.spec;
     let gpus = job.held().map(|claim| claim.gpus.clone()).unwrap_or_default();
-    let image = image(&node, spec).await?;
-    node.images.used(&spec.image);
+    let image = fetch(&node, &job).await.map_err(|error| Ending::from_engine(&error))?;
+    node.images.used(&spec.image, &image, node.clock.now());
     let inventory = node.ledger.inventory();
     require::check(&require::overlaid(&image.env, spec), &gpus, &inventory).map_err(Ending::incompatible)?;
     let mut binds = Vec::new();
@@ -77,50 +76,6 @@ pub async fn prepare(node: Arc<Node>, job: Job, attempt: Attempt) -> Result<Plan
         grace: spec.grace.0,
         log_limit: node.config.log_limit,
     })
-}
-
-/// The image, pulled if it must be.
-async fn image(node: &Node, spec: &JobSpec) -> Result<ImageInfo, Ending> {
-    let from_engine = |error: EngineError| Ending::from_engine(&error);
-    if spec.pull == Pull::Missing
-        && let Some(image) = node.engine.image(&spec.image).await.map_err(from_engine)?
-    {
-        return Ok(image);
-    }
-    tracing::info!(image = spec.image, "pulling");
-    let (send, receive) = mpsc::channel(16);
-    let (pulled, ()) = futures::join!(node.engine.pull(&spec.image, send), progress(&node.pulling, receive));
-    let image = pulled.map_err(from_engine)?;
-    tracing::info!(image = spec.image, digest = image.digest, size = %image.size.human(), "pulled");
-    Ok(image)
-}
-
-/// Tells whoever watches how far a pull is, and says so now and then.
-async fn progress(watched: &watch::Sender<Option<PullProgress>>, mut receive: mpsc::Receiver<PullProgress>) {
-    let mut every = tokio::time::interval(Duration::from_secs(10));
-    every.reset();
-    let mut last = None;
-    loop {
-        tokio::select! {
-            // Any order will do, as long as it is always the same.
-            biased;
-            progress = receive.recv() => match progress {
-                Some(progress) => {
-                    watched.send_replace(Some(progress));
-                    last = Some(progress);
-                }
-                None => {
-                    watched.send_replace(None);
-                    return;
-                }
-            },
-            _ = every.tick() => {
-                if let Some(PullProgress { layers_done, layers_total, bytes_done, .. }) = &last {
-                    tracing::info!(layers_done, layers_total, bytes = %Size(*bytes_done).human(), "pulling");
-                }
-            }
-        }
-    }
 }
 
 fn access(node: &Node, gpus: Vec<GpuUuid>) -> GpuAccess {

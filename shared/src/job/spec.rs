@@ -292,6 +292,9 @@ pub enum Pull {
     /// When the host does not have it.
     #[default]
     Missing,
+    /// The same, and later attempts run the very image that the first one ran, by its digest, also where the
+    /// tag has moved since.
+    Digest,
 }
 
 /// A CPU architecture, by the name that images use for it (OCI image specification).

@@ -32,6 +32,8 @@ pub struct Job {
     pub tally: Tally,
     /// The last attempt that was begun, or given up before anybody began it.
     pub attempt: Option<Attempt>,
+    /// The digest of the image that its first container was made of.
+    pub image: Option<String>,
     /// Whether it waits, runs, or is finished.
     pub state: State,
     /// Somebody wants it to stop, since then.
@@ -163,6 +165,7 @@ impl Job {
             local: *local,
             submitted_at: entry.at,
             tally: Tally::default(),
+            image: None,
             attempt: None,
             state: State::Queued { since: entry.at, not_before: None, avoid: None, last: None },
             cancel_requested: None,
@@ -206,6 +209,7 @@ impl Job {
                 if claim.started.is_none() && claim.attempt == started.attempt =>
             {
                 claim.started = Some(started.clone());
+                self.image.get_or_insert_with(|| started.image.clone());
             }
             (Event::Resumed(Resumed { attempt, incarnation }), State::Held(claim))
                 if claim.attempt == *attempt =>

@@ -109,6 +109,10 @@ impl Engine for SimEngine {
         self.read("pull", |_| Ok(image())).await
     }
 
+    async fn remove_image(&self, _: &str) -> Result<bool, EngineError> {
+        self.read("remove an image", |_| Ok(false)).await
+    }
+
     async fn create(&self, plan: &Plan) -> Result<ContainerId, EngineError> {
         let made = plan.clone();
         self.write("create", &plan.name, move |machine| machine.create(&made)).await

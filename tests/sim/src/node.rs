@@ -4,7 +4,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use agent::{
-    config::{AgentConfig, OnStop},
+    config::{AgentConfig, Mark, OnStop},
     fence,
     gpu::{Gpus, Inventory, NoGpus, Reader, Simulated, SimulatedSpec},
     guard,
@@ -228,7 +228,9 @@ fn config(node: NodeId, state_dir: PathBuf, shape: &Shape) -> AgentConfig {
         on_stop: OnStop::Keep,
         private: false,
         stop_deadline: Span::secs(60),
-        disk_floor: Size(0),
+        disk_floor: Mark::Percent(0),
+        disk_clean: Mark::Percent(0),
+        disk_target: Mark::Percent(0),
         log_limit: Size::GIB,
     }
 }

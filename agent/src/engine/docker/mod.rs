@@ -23,10 +23,11 @@ use std::{
 
 use async_trait::async_trait;
 use bollard::{
+    errors::Error,
     models::ContainerInspectResponse,
     query_parameters::{
         CreateContainerOptions, KillContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptions,
-        StatsOptionsBuilder, StopContainerOptions, WaitContainerOptions,
+        RemoveImageOptions, StatsOptionsBuilder, StopContainerOptions, WaitContainerOptions,
     },
 };
 use futures::{StreamExt, stream::BoxStream};
@@ -227,6 +228,21 @@ impl Engine for Docker {
         let none =
             || EngineError::Other { call: "pull", detail: format!("{image} is not there after its pull") };
         self.image(image).await?.ok_or_else(none)
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<bool, EngineError> {
+        let client = self.client().await?;
+        // Without force: the engine refuses while a container is made of it, or people have given it another name.
+        let remove = client.remove_image(id, None::<RemoveImageOptions>, None);
+        let remove = async {
+            match remove.await {
+                Ok(_) => Ok(true),
+                Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(true),
+                Err(Error::DockerResponseServerError { status_code: 409, .. }) => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        self.timed("remove the image", SLOW, Call::Image(id), remove).await
     }
 
     async fn create(&self, plan: &Plan) -> Result<ContainerId, EngineError> {

@@ -14,8 +14,11 @@ use crate::engine::{
     credentials::{self, Credential},
 };
 
-/// A pull that says nothing for so long is given up. Unpacking one large layer of an image for
-/// deep learning takes minutes, and says nothing meanwhile on some engines.
+/// A pull that says nothing for so long while it fetches a layer is given up.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// The same while it fetches none. Unpacking one large layer of an image for deep learning takes minutes, and says
+/// nothing meanwhile on some engines.
 const SILENCE: Duration = Duration::from_secs(600);
 
 impl Docker {
@@ -47,11 +50,12 @@ impl Docker {
         let mut answers = client.create_image(Some(options), None, credential);
         let mut layers = Layers::default();
         loop {
-            let answer = match tokio::time::timeout(SILENCE, answers.next()).await {
+            let patience = if layers.are_fetched() { STALLED } else { SILENCE };
+            let answer = match tokio::time::timeout(patience, answers.next()).await {
                 Ok(Some(answer)) => answer.map_err(failed)?,
                 Ok(None) => return Ok(()),
                 Err(_) => {
-                    let detail = format!("the pull made no progress for {} minutes", SILENCE.as_secs() / 60);
+                    let detail = format!("the pull made no progress for {} s", patience.as_secs());
                     return Err(EngineError::RegistryUnavailable { image: image.into(), detail });
                 }
             };
@@ -109,6 +113,11 @@ impl Layers {
         }
     }
 
+    /// Whether some are on their way.
+    fn are_fetched(&self) -> bool {
+        self.0.values().any(|layer| !layer.done && layer.current < layer.total)
+    }
+
     fn progress(&self) -> PullProgress {
         PullProgress {
             layers_done: self.0.values().filter(|layer| layer.done).count(),
@@ -137,12 +146,14 @@ mod tests {
             {"status":"Pull complete","progressDetail":{},"id":"bb"}
             {"status":"Digest: sha256:00"}"#;
         let mut layers = Layers::default();
-        let mut seen = Vec::new();
+        let (mut seen, mut is_fetching) = (Vec::new(), Vec::new());
         for answer in answers.lines().filter(|line| !line.trim().is_empty()) {
             layers.note(&serde_json::from_str(answer).expect("an answer"));
+            is_fetching.push(layers.are_fetched());
             let PullProgress { layers_done, layers_total, bytes_done, bytes_total } = layers.progress();
             seen.push((layers_done, layers_total, bytes_done, bytes_total));
         }
+        assert_eq!(is_fetching, [false, false, false, true, false, false, false, false, false]);
         assert_eq!(
             seen,
             [

@@ -1,0 +1,38 @@
+//! Room on a disk.
+
+use std::path::Path;
+
+use shared::units::Size;
+
+/// A file system, as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// All that programs may use of it.
+    pub size: Size,
+    /// What of that is free.
+    pub free: Size,
+}
+
+impl Disk {
+    /// The one that this path is on; none that is this process's to look at otherwise, such as of an engine in
+    /// another file system namespace.
+    pub fn at(path: &Path) -> Option<Self> {
+        let stat = rustix::fs::statvfs(path).ok()?;
+        let of = |blocks: u64| Size(blocks.saturating_mul(stat.f_frsize));
+        // What only root may use is nobody's.
+        let kept = stat.f_bfree.saturating_sub(stat.f_bavail);
+        Some(Self { size: of(stat.f_blocks.saturating_sub(kept)), free: of(stat.f_bavail) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_no_more_free_than_there_is() {
+        let disk = Disk::at(Path::new("/")).expect("the root is there");
+        assert!(disk.free <= disk.size && disk.size > Size(0));
+        assert_eq!(Disk::at(Path::new("/no/such/place")), None);
+    }
+}

@@ -1,0 +1,101 @@
+//! Removing images when the engine's disk fills: those that haul has pulled, the least recently used first, until
+//! there is room again. Images that people have made or pulled are theirs.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use chrono::TimeDelta;
+use shared::{id::Timestamp, units::Size};
+
+use super::pulled::{Entries, Entry};
+use crate::{disk::Disk, node::Node, pace::Pace};
+
+/// An image that a job has used so lately may be on its way into a container.
+const FRESH: TimeDelta = TimeDelta::minutes(10);
+
+/// The image to go first, of those that may.
+fn next<'e>(
+    entries: &'e Entries,
+    spared: &BTreeSet<String>,
+    now: Timestamp,
+) -> Option<(&'e String, &'e Entry)> {
+    let may_go = |(id, entry): &(&String, &Entry)| {
+        !spared.contains(*id) && !spared.contains(&entry.name) && now - entry.used_at >= FRESH
+    };
+    entries.iter().filter(may_go).min_by_key(|(_, entry)| entry.used_at)
+}
+
+/// Removes images while the disk is fuller than it should be, at every beat, until it is dropped.
+pub async fn watch(node: Arc<Node>) {
+    let mut every = Pace::at_once(node.fleet.clone(), |settings| settings.beat);
+    loop {
+        every.tick().await;
+        let Some(disk) = disk(&node).await else { continue };
+        if disk.free < node.config.disk_clean.of(disk.size) {
+            clean(&node, disk).await;
+        }
+    }
+}
+
+async fn disk(node: &Node) -> Option<Disk> {
+    let root = node.engine.info().await.ok()?.root;
+    Disk::at(&root)
+}
+
+async fn clean(node: &Node, mut disk: Disk) {
+    let target = node.config.disk_target.of(disk.size);
+    // What is in use, or has another name by now, is not tried again before the next beat.
+    let mut spared = BTreeSet::new();
+    if let Some((kept, _)) = node.ledger.reservation()
+        && let Some((_, image)) = node.images.expected().filter(|(job, _)| *job == kept.job)
+    {
+        spared.insert(image);
+    }
+    while disk.free < target {
+        let entries = node.images.pulled.entries();
+        let Some((id, entry)) = next(&entries, &spared, node.clock.now()) else { return };
+        match node.engine.remove_image(id).await {
+            Ok(true) => {
+                node.images.pulled.remove(id);
+                let Size(before) = disk.free;
+                let Some(now) = self::disk(node).await else { return };
+                disk = now;
+                let freed = Size(disk.free.bytes().saturating_sub(before));
+                tracing::info!(
+                    image = entry.name, used_at = %entry.used_at, freed = %freed.human(), free = %disk.free.human(),
+                    "removed an image, since the disk fills"
+                );
+            }
+            Ok(false) => {
+                spared.insert(id.clone());
+            }
+            Err(error) => {
+                tracing::warn!(%error, image = entry.name, "an image cannot be removed though the disk fills");
+                spared.insert(id.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_goes_first_and_what_is_wanted_stays() {
+        let at = |minute: i64| Timestamp::from_timestamp(minute * 60, 0).expect("a time");
+        let entry = |name: &str, minute| Entry { name: name.into(), size: Size(1), used_at: at(minute) };
+        let entries: Entries =
+            [("1", entry("a", 3)), ("2", entry("b", 2)), ("3", entry("c", 1)), ("4", entry("d", 95))]
+                .into_iter()
+                .map(|(id, entry)| (id.to_owned(), entry))
+                .collect();
+        // Another job waits for c, and 2 is in use.
+        let mut spared = BTreeSet::from(["c".to_owned()]);
+        assert_eq!(next(&entries, &spared, at(100)).map(|(id, _)| id.as_str()), Some("2"));
+        spared.insert("2".into());
+        assert_eq!(next(&entries, &spared, at(100)).map(|(id, _)| id.as_str()), Some("1"));
+        spared.insert("1".into());
+        assert_eq!(next(&entries, &spared, at(100)), None, "d may be on its way into a container");
+        assert_eq!(next(&entries, &spared, at(105)).map(|(id, _)| id.as_str()), Some("4"));
+    }
+}
