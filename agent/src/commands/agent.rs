@@ -1,6 +1,10 @@
 //! `haul agent`, `haul agent status`, `haul drain`
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Result;
 use clap::ArgMatches;
@@ -60,12 +64,18 @@ fn check(context: &Context, effective: &[Effective]) {
     table.print();
 }
 
-/// The state directory that an agent without flags would use.
+/// Where the agent is that packages install.
+const SERVICE: &str = "/var/lib/haul";
+
+/// The state directory that an agent without flags would use, or the service's where only that runs.
 fn state_dir(given: Option<PathBuf>) -> Result<PathBuf> {
+    let is_free = given.is_none();
     let flags =
         AgentFlags { host: HostFlags { state_dir: given, ..HostFlags::default() }, ..AgentFlags::default() };
     let (config, _) = config::resolve(None, flags, None, &|_| None)?;
-    Ok(config.state_dir)
+    let (own, service) = (config.state_dir, PathBuf::from(SERVICE));
+    let runs = |dir: &Path| control::socket(dir).exists();
+    Ok(if is_free && !runs(&own) && runs(&service) { service } else { own })
 }
 
 /// `haul guard`
