@@ -75,7 +75,9 @@ pub async fn run(node: Arc<Node>) {
         if tokio::time::timeout(patience, namesake.look(&node)).await.is_err() {
             tracing::debug!("the store was too slow to tell whose the node's record is");
         }
-        if let Err(error) = write(&node).await {
+        let written = write(&node).await;
+        node.metrics.beat(written.is_ok());
+        if let Err(error) = written {
             tracing::warn!(error = %Chain(&error), "the node's record cannot be written");
         }
     }

@@ -27,6 +27,7 @@ use crate::{
     images::clean,
     leave::{self, Why},
     life::Life,
+    metrics,
     node::Node,
     notify, runs,
     task::Tasks,
@@ -110,6 +111,7 @@ pub async fn run(config: AgentConfig, cloud: Option<Cloud>) -> Result<()> {
     tasks.spawn("health", health::watch(node.clone()));
     tasks.spawn("clean", clean::watch(node.clone()));
     tasks.spawn("usage", usage::watch(node.clone()));
+    tasks.spawn("metrics", metrics::serve(node.clone(), tasks.clone()));
     tasks.spawn("notify", notify::watch(node.clone()));
     notify::ready();
 

@@ -163,6 +163,12 @@ impl Fence {
         open.then_some(state.epoch)
     }
 
+    /// How long until it closes unless the lease is renewed.
+    pub fn time_left(&self) -> Duration {
+        let deadline = self.state().deadline;
+        deadline.map_or(Duration::ZERO, |deadline| deadline.left(self.clock.elapsed()))
+    }
+
     /// Waits until the fence is open. Safe to drop.
     pub async fn opened(&self) -> Epoch {
         loop {
@@ -184,8 +190,7 @@ impl Fence {
     /// Waits until the fence closes so soon unless the lease is renewed, or has closed. Safe to drop.
     pub async fn ends_within(&self, epoch: Epoch, time: Duration) {
         while self.epoch() == Some(epoch) {
-            let deadline = self.state().deadline;
-            let left = deadline.map_or(Duration::ZERO, |deadline| deadline.left(self.clock.elapsed()));
+            let left = self.time_left();
             if !left.is_zero() && left <= time {
                 return;
             }

@@ -27,9 +27,13 @@ const CLEARING: Duration = Duration::from_millis(250);
 
 /// Looks at everything once.
 pub async fn check(node: &Node) {
-    let (engine, volumes, gpus) =
-        futures::join!(node.engine.info(), node.volumes.check(), look_at_gpus(node));
-    let mut problems = Vec::new();
+    let (engine, volumes, outputs, gpus) = futures::join!(
+        node.engine.info(),
+        node.volumes.check(),
+        node.outputs.check(node.config.disk_floor),
+        look_at_gpus(node)
+    );
+    let mut problems: Vec<String> = outputs.err().into_iter().collect();
     match &engine {
         Ok(info) => {
             node.note_engine(format!("{} {}", info.name, info.version));

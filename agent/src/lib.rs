@@ -28,6 +28,7 @@ mod inspect;
 mod leave;
 pub mod ledger;
 pub mod life;
+mod metrics;
 pub mod node;
 mod notify;
 pub mod outputs;

@@ -24,6 +24,7 @@ use crate::{
     gpu::Reader,
     images::Images,
     ledger::Ledger,
+    metrics::Metrics,
     outputs::Outputs,
     publish::{Directory, Publisher},
     secret::Secrets,
@@ -75,6 +76,8 @@ pub struct Node {
     pub attempts: Tasks,
     /// What they use.
     pub meters: Meters,
+    /// What is counted for Prometheus.
+    pub metrics: Metrics,
     /// Which images they used lately.
     pub images: Images,
     /// How often the node's record was written.
@@ -145,6 +148,7 @@ impl Node {
             gossip: Gossip::default(),
             attempts: Tasks::default(),
             meters: Meters::default(),
+            metrics: Metrics::default(),
             beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),
             drains: Drains::default(),

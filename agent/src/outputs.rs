@@ -17,7 +17,7 @@ use std::{
 
 use shared::id::{Attempt, JobId};
 
-use crate::volume::Threads;
+use crate::{config::Mark, disk::Disk, volume::Threads};
 
 /// Where the directories of an attempt are, on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,28 @@ impl Outputs {
         });
         run.await?;
         Ok(dirs)
+    }
+
+    /// Whether results can be left there.
+    ///
+    /// # Errors
+    /// What is wrong, with the path.
+    pub async fn check(&self, floor: Mark) -> Result<(), String> {
+        let Some(threads) = &self.threads else { return Ok(()) };
+        let root = self.root.clone();
+        let shown = root.display().to_string();
+        let checked = threads.run(move || {
+            fs::create_dir_all(&root).map_err(|error| error.to_string())?;
+            match Disk::at(&root) {
+                Some(disk) if disk.free < floor.of(disk.size) => Err(format!(
+                    "it has {} of {} free, less than {floor}",
+                    disk.free.human(),
+                    disk.size.human()
+                )),
+                Some(_) | None => Ok(()),
+            }
+        });
+        checked.await.map_err(|why| format!("jobs cannot leave results in {shown}: {why}"))
     }
 
     /// Lets `latest` point to the attempt that succeeded.

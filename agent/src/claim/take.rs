@@ -231,6 +231,10 @@ pub(super) async fn claim(
         }),
     );
     let (before, attempt) = (Marker::of(&job), holding.attempt);
+    let waited = match &job.state {
+        State::Queued { since, .. } => (node.clock.now() - since).to_std().unwrap_or_default(),
+        State::Held(_) | State::Done { .. } => Duration::ZERO,
+    };
     if let Err(error) = job.apply(&entry) {
         tracing::warn!(%error, "deleted a message that contradicts itself");
         node.ledger.give_back(&job.id);
@@ -246,6 +250,7 @@ pub(super) async fn claim(
     match insist("the claim", || node.log.create(&job.id, &entry)).await {
         Put::Won => {
             tracing::info!(%lane, gpus, "claimed");
+            node.metrics.claimed(waited);
             node.ledger.settled(&job.id);
             let moved = CancellationToken::new();
             let tidy = async {

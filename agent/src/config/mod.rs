@@ -7,6 +7,7 @@
 mod defaults;
 mod mark;
 mod resolve;
+mod volume;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -22,8 +23,9 @@ pub use defaults::default_fleet;
 pub use mark::Mark;
 pub(crate) use resolve::parse_fleet;
 pub use resolve::{ConfigError, Effective, cloud_of, resolve};
+pub use volume::{MountKind, VolumeConfig};
 
-use crate::{cloud, gpu::SimulatedSpec};
+use crate::{cloud, gpu::SimulatedSpec, metrics::Listen};
 
 /// The effective configuration of an agent.
 #[derive(Debug, Clone)]
@@ -68,21 +70,12 @@ pub struct AgentConfig {
     pub price: Option<Price>,
     /// Only jobs are taken that have waited in their queue for so long.
     pub claim_after: Span,
+    /// Where Prometheus finds the agent's metrics.
+    pub metrics: Option<Listen>,
     /// The agent ends when the node has had no job for so long.
     pub exit_when_idle: Option<Span>,
     /// It takes no job but its own process's; set by `haul run` alone.
     pub private: bool,
-}
-
-/// A host directory that jobs may mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VolumeConfig {
-    /// Where it is on this host, an absolute path.
-    pub path: PathBuf,
-    /// No job may write to it.
-    #[serde(default)]
-    pub read_only: bool,
 }
 
 /// What becomes of running jobs when the agent is stopped.
@@ -127,6 +120,7 @@ pub struct FileConfig {
     claim_after: Option<Span>,
     exit_when_idle: Option<Span>,
     cloud: Option<cloud::Choice>,
+    metrics: Option<Listen>,
 }
 
 /// What is said of a host, each of which may be given as a variable too.
@@ -194,6 +188,9 @@ pub struct AgentFlags {
     /// End when there has been no job for this long, so that a rented VM can be given back [default: never]
     #[arg(long, value_name = "DURATION", env = "HAUL_EXIT_WHEN_IDLE")]
     pub exit_when_idle: Option<Span>,
+    /// Serve metrics for Prometheus there, as in 127.0.0.1:9469 or unix:/run/haul/metrics.sock [default: nowhere]
+    #[arg(long, value_name = "ADDRESS", env = "HAUL_METRICS")]
+    pub metrics: Option<Listen>,
     /// Whose metadata service says what machine this is and when it goes: auto, none, aws, gcp or azure
     /// [default: auto, by the firmware]
     #[arg(long, value_enum, value_name = "CLOUD", env = "HAUL_CLOUD", hide_possible_values = true)]

@@ -81,7 +81,7 @@ pub(super) fn parse_volume(text: &str) -> Result<(VolumeName, VolumeConfig), Str
     let path = path.strip_suffix(":rw").unwrap_or(path);
     let name = name.parse().map_err(|e: shared::id::NameError| e.to_string())?;
     let path = std::path::absolute(path).map_err(|e| e.to_string())?;
-    Ok((name, VolumeConfig { path, read_only }))
+    Ok((name, VolumeConfig { path, read_only, ..VolumeConfig::default() }))
 }
 
 pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -256,6 +256,7 @@ pub fn resolve(
         log_limit: p.pick("log_limit", flags.host.log_limit, file.log_limit, || Size::GIB, text),
         price: p.pick("price", flags.host.price.map(Some), file.price.map(Some), || None, maybe),
         claim_after: p.pick("claim_after", flags.claim_after, file.claim_after, || Span::secs(0), text),
+        metrics: p.pick("metrics", flags.metrics.map(Some), file.metrics.map(Some), || None, maybe),
         exit_when_idle: p.pick(
             "exit_when_idle",
             flags.exit_when_idle.map(Some),

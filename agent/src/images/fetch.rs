@@ -59,7 +59,9 @@ pub async fn fetch(node: &Node, job: &Job) -> Result<ImageInfo, EngineError> {
         return Err(EngineError::NoSuchImage { image: name.into(), detail });
     }
     let known = node.engine.image(name).await?.map(|image| image.id);
+    let began = node.clock.elapsed();
     let image = pull(node, name).await?;
+    node.metrics.pulled(node.clock.elapsed().saturating_sub(began));
     if known.as_ref() != Some(&image.id) {
         node.images.pulled.add(name, &image, node.clock.now());
     }

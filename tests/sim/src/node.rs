@@ -221,6 +221,7 @@ fn config(node: NodeId, state_dir: PathBuf, shape: &Shape) -> AgentConfig {
         price: None,
         claim_after: Span::secs(0),
         exit_when_idle: None,
+        metrics: None,
         engine: None,
         max_jobs: shape.max_jobs,
         cpus: shape.cpus,

@@ -4,9 +4,10 @@
 //! ever. So volumes are only touched from threads that may be left behind, with a deadline; while
 //! some of a volume's threads hang, no more are sent after them.
 
+mod look;
+
 use std::{
     collections::BTreeMap,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -85,8 +86,8 @@ impl Volumes {
     pub async fn check(&self) -> BTreeMap<VolumeName, OfferedVolume> {
         let checks = self.0.iter().map(|(name, volume)| async move {
             let access = if volume.config.read_only { Access::Read } else { Access::Write };
-            let root = volume.config.path.clone();
-            let problem = volume.threads.run(move || open_root(&root).map(drop)).await.err();
+            let config = volume.config.clone();
+            let problem = volume.threads.run(move || look::look(&config)).await.err();
             (name.clone(), OfferedVolume { access, problem })
         });
         futures::future::join_all(checks).await.into_iter().collect()
@@ -126,11 +127,6 @@ impl Volumes {
 
 fn down(volume: &VolumeName, config: &VolumeConfig, why: String) -> VolumeError {
     VolumeError::Down { volume: volume.clone(), path: config.path.clone(), why }
-}
-
-fn open_root(root: &Path) -> Result<OwnedFd, String> {
-    rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| std::io::Error::from(errno).to_string())
 }
 
 /// The real path of `below`, which the kernel keeps beneath `root` while it follows links
@@ -190,7 +186,7 @@ mod tests {
 
     fn volumes(dir: &Path, read_only: bool) -> (Volumes, VolumeName) {
         let name = VolumeName::new("data").expect("valid");
-        let config = VolumeConfig { path: dir.to_owned(), read_only };
+        let config = VolumeConfig { path: dir.to_owned(), read_only, ..VolumeConfig::default() };
         (Volumes::new(BTreeMap::from([(name.clone(), config)])), name)
     }
 

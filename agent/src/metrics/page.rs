@@ -1,0 +1,144 @@
+//! The page that Prometheus reads.
+
+use std::fmt;
+
+use prometheus_client::{
+    encoding::prometheus_text,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::{Registry, Unit},
+};
+use shared::{
+    lane::{GpuState, OfferedGpu},
+    node::{Capacity, Mode},
+    store::Kind,
+};
+
+use super::Labels;
+use crate::{disk::Disk, node::Node};
+
+/// A number that is looked up when it is asked for.
+type Gauges = Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>;
+
+/// What each state of a GPU is called, as in `haul nodes --json`.
+const STATES: [&str; 7] = ["free", "held", "shared", "reserved", "foreign", "out", "unknown"];
+
+fn state(gpu: &OfferedGpu) -> &'static str {
+    match gpu.state {
+        GpuState::Free => STATES[0],
+        GpuState::Held => STATES[1],
+        GpuState::Shared { .. } => STATES[2],
+        GpuState::Reserved { .. } => STATES[3],
+        GpuState::Foreign { .. } => STATES[4],
+        GpuState::Out { .. } => STATES[5],
+        GpuState::Unknown => STATES[6],
+    }
+}
+
+/// All of it, in Prometheus' text format.
+pub async fn page(node: &Node) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("haul");
+    counted(node, &mut registry);
+    host(node, &mut registry);
+    jobs(node, &mut registry);
+    disks(node, &mut registry).await;
+    let mut page = String::new();
+    prometheus_text::encode(&mut page, &registry)?;
+    Ok(page)
+}
+
+fn counted(node: &Node, registry: &mut Registry) {
+    let metrics = &node.metrics;
+    registry.register(
+        "attempts_ended",
+        "Attempts at jobs that ended here, by outcome",
+        metrics.ended.clone(),
+    );
+    registry.register("beats", "Heartbeats, by whether the store took them", metrics.beats.clone());
+    let (waits, pulls) = (metrics.waits.clone(), metrics.pulls.clone());
+    let help = "How long the jobs that were claimed here had waited";
+    registry.register_with_unit("claim_wait", help, Unit::Seconds, waits);
+    registry.register_with_unit("image_pull", "How long pulls of images took", Unit::Seconds, pulls);
+    let requests = Family::<Labels, Counter>::default();
+    let count = |service: &str, kind: &str, total: u64| {
+        let labels = vec![("service", service.to_owned()), ("kind", kind.to_owned())];
+        requests.get_or_create(&labels).inc_by(total);
+    };
+    let store = node.fleet.store.counts();
+    for (name, kind) in
+        [("get", Kind::Get), ("put", Kind::Put), ("delete", Kind::Delete), ("list", Kind::List)]
+    {
+        count("store", name, store.get(kind));
+    }
+    count("queue", "any", node.fleet.queue.requests());
+    registry.register("requests", "Requests to the store and the queue, each of which is paid for", requests);
+}
+
+/// Registers one number.
+fn one(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, value: f64) {
+    let gauge = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
+    gauge.set(value);
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, gauge),
+        None => registry.register(name, help, gauge),
+    }
+}
+
+fn host(node: &Node, registry: &mut Registry) {
+    let inventory = node.ledger.inventory();
+    let info = Gauges::default();
+    let labels = vec![
+        ("node", node.id.to_string()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("driver", inventory.driver.map(|driver| driver.version).unwrap_or_default()),
+        ("simulated", inventory.simulated.to_string()),
+    ];
+    info.get_or_create(&labels).set(1.0);
+    registry.register("node_info", "The node; always 1", info);
+
+    let offer = node.ledger.offer();
+    let gpus = Gauges::default();
+    for name in STATES {
+        gpus.get_or_create(&vec![("state", name.to_owned())]).set(0.0);
+    }
+    for gpu in &offer.gpus {
+        gpus.get_or_create(&vec![("state", state(gpu).to_owned())]).inc();
+    }
+    registry.register("gpus", "GPUs, and instances of those in MIG mode, by what they are doing", gpus);
+
+    let takes_jobs = node.ledger.mode() == Mode::Ready && node.ledger.problems().is_empty();
+    one(registry, "takes_jobs", "Whether the host takes jobs", None, f64::from(u8::from(takes_jobs)));
+    let drained = f64::from(u8::from(node.ledger.is_drained()));
+    one(registry, "drained", "Whether somebody has drained the host", None, drained);
+    let left = node.fence.time_left().as_secs_f64();
+    let help = "How long until the jobs here are frozen if no heartbeat reaches the store";
+    one(registry, "lease_left", help, Some(Unit::Seconds), left);
+
+    let volumes = Gauges::default();
+    for (name, volume) in &offer.volumes {
+        let usable = f64::from(u8::from(volume.problem.is_none()));
+        volumes.get_or_create(&vec![("volume", name.to_string())]).set(usable);
+    }
+    registry.register("volume_usable", "Whether a volume answers as it must", volumes);
+}
+
+fn jobs(node: &Node, registry: &mut Registry) {
+    let Capacity { cpus, cpus_used, memory, memory_used, .. } = node.ledger.capacity();
+    #[expect(clippy::cast_precision_loss, reason = "no host has 2^52 bytes")]
+    let bytes = |size: shared::units::Size| size.bytes() as f64;
+    #[expect(clippy::cast_precision_loss, reason = "no host has 2^52 jobs")]
+    let running = node.ledger.holdings().len() as f64;
+    one(registry, "jobs", "Jobs that the host has", None, running);
+    one(registry, "cpus", "Cores that jobs may use together", None, cpus);
+    one(registry, "cpus_promised", "Cores that are promised to jobs", None, cpus_used);
+    one(registry, "memory", "Memory that jobs may use together", Some(Unit::Bytes), bytes(memory));
+    let help = "Memory that is promised to jobs";
+    one(registry, "memory_promised", help, Some(Unit::Bytes), bytes(memory_used));
+}
+
+async fn disks(node: &Node, registry: &mut Registry) {
+    let Some(disk) = node.engine.info().await.ok().and_then(|info| Disk::at(&info.root)) else { return };
+    #[expect(clippy::cast_precision_loss, reason = "no disk has 2^52 bytes")]
+    let bytes = |size: shared::units::Size| size.bytes() as f64;
+    one(registry, "disk", "The engine's disk", Some(Unit::Bytes), bytes(disk.size));
+    one(registry, "disk_free", "What is free of the engine's disk", Some(Unit::Bytes), bytes(disk.free));
+}

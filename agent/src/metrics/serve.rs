@@ -1,0 +1,153 @@
+//! Serving the page over HTTP, on a port or a unix socket of the host.
+
+use std::{
+    convert::Infallible, fmt, fs::Permissions, io, net::SocketAddr, os::unix::fs::PermissionsExt,
+    path::PathBuf, str::FromStr, sync::Arc, time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+};
+
+use super::page;
+use crate::{node::Node, task::Tasks};
+
+/// Prometheus' "Exposition formats", "Text-based format".
+const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How long a scraper may take to ask.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the page is. As text: `127.0.0.1:9469`, `unix:/run/haul/metrics.sock`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// On a port.
+    Port(SocketAddr),
+    /// On a unix socket.
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(address) => address.fmt(f),
+            Self::Socket(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || {
+            format!(
+                "{text:?} is neither an address such as 127.0.0.1:9469 nor a socket such as unix:/run/haul/metrics.sock"
+            )
+        };
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(Self::Socket(path.into())),
+            Some(_) => Err(error()),
+            None => text.parse().map(Self::Port).map_err(|_| error()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Serves until it is dropped. A page that cannot be served keeps no job from running.
+pub async fn serve(node: Arc<Node>, tasks: Tasks) {
+    let Some(listen) = node.config.metrics.clone() else { return };
+    if let Err(error) = accept(&node, &tasks, &listen).await {
+        tracing::error!(%error, %listen, "metrics cannot be served there; set another address (metrics)");
+    }
+}
+
+async fn accept(node: &Arc<Node>, tasks: &Tasks, listen: &Listen) -> io::Result<()> {
+    match listen {
+        Listen::Port(address) => {
+            let listener = TcpListener::bind(address).await?;
+            loop {
+                let (stream, _) = listener.accept().await?;
+                answer(node, tasks, stream);
+            }
+        }
+        Listen::Socket(path) => {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let listener = UnixListener::bind(path)?;
+            std::fs::set_permissions(path, Permissions::from_mode(0o660))?;
+            loop {
+                let (stream, _) = listener.accept().await?;
+                answer(node, tasks, stream);
+            }
+        }
+    }
+}
+
+fn answer(node: &Arc<Node>, tasks: &Tasks, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+    let node = node.clone();
+    tasks.spawn("metrics connection", async move {
+        let service = service_fn(move |request| respond(node.clone(), request));
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "a scraper went away");
+        }
+    });
+}
+
+async fn respond(node: Arc<Node>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let mut answer = Response::new(Full::default());
+    if request.method() != Method::GET || request.uri().path() != "/metrics" {
+        *answer.status_mut() = StatusCode::NOT_FOUND;
+        *answer.body_mut() = Full::from("the metrics are at /metrics\n");
+        return Ok(answer);
+    }
+    match page::page(&node).await {
+        Ok(page) => {
+            answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(TYPE));
+            *answer.body_mut() = Full::from(page);
+        }
+        Err(_) => *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("127.0.0.1:9469", true)]
+    #[case("[::1]:9469", true)]
+    #[case("unix:/run/haul/metrics.sock", true)]
+    #[case("unix:metrics.sock", false)]
+    #[case("9469", false)]
+    #[case("localhost:9469", false)]
+    fn a_place_for_the_page(#[case] text: &str, #[case] valid: bool) {
+        match text.parse::<Listen>() {
+            Ok(listen) => assert!(valid && listen.to_string() == text),
+            Err(error) => assert!(!valid && error.contains(text), "{error}"),
+        }
+    }
+}
