@@ -43,6 +43,7 @@ pub async fn write(node: &Node) -> Result<(), shared::store::StoreError> {
             until: kept.until,
             start: plan.map_or(When::Unknown, |plan| plan.start),
         }),
+        prefetching: node.prefetches.progress(),
         warnings: warnings(node),
         settings: node.gossip.settings.known(),
         lanes: node.gossip.lanes.known(),

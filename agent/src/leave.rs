@@ -64,7 +64,12 @@ pub async fn idle(node: &Node, limit: Option<Span>) -> Span {
                     (before, since) = (now, Instant::now());
                 }
             }
-            () = tokio::time::sleep_until(since + limit.0), if !before.1 => return limit,
+            () = tokio::time::sleep_until(since + limit.0), if !before.1 => {
+                if !node.prefetches.is_busy() {
+                    return limit;
+                }
+                since = Instant::now();
+            }
         }
     }
 }

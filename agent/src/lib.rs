@@ -34,6 +34,7 @@ mod notify;
 pub mod outputs;
 pub mod pace;
 mod patience;
+mod prefetch;
 pub mod publish;
 pub mod recover;
 mod render;

@@ -26,6 +26,7 @@ use crate::{
     ledger::Ledger,
     metrics::Metrics,
     outputs::Outputs,
+    prefetch::Prefetches,
     publish::{Directory, Publisher},
     secret::Secrets,
     task::Tasks,
@@ -76,6 +77,8 @@ pub struct Node {
     pub attempts: Tasks,
     /// What they use.
     pub meters: Meters,
+    /// What is read ahead for jobs.
+    pub prefetches: Prefetches,
     /// What is counted for Prometheus.
     pub metrics: Metrics,
     /// Which images they used lately.
@@ -149,6 +152,7 @@ impl Node {
             attempts: Tasks::default(),
             meters: Meters::default(),
             metrics: Metrics::default(),
+            prefetches: Prefetches::default(),
             beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),
             drains: Drains::default(),
@@ -179,7 +183,7 @@ impl Node {
         let (taken, is_busy) = self.ledger.taken();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         *idle = match *idle {
-            _ if is_busy => None,
+            _ if is_busy || self.prefetches.is_busy() => None,
             Some((before, since)) if before == taken => Some((before, since)),
             _ => Some((taken, self.clock.now())),
         };

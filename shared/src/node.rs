@@ -60,6 +60,9 @@ pub struct NodeRecord {
     /// The job that it keeps room for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<Reserved>,
+    /// Waiting jobs whose data it reads ahead, and how far it is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prefetching: BTreeMap<JobId, Prefetching>,
     /// What is to be said of jobs that run here, such as that one is about to be ended.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub warnings: BTreeMap<JobId, String>,
@@ -91,6 +94,32 @@ fn is_none(span: &Span) -> bool {
 
 fn default_lease() -> Span {
     Span::secs(180)
+}
+
+/// How far a job's data has been read ahead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefetching {
+    /// Files that were found so far.
+    pub files: u64,
+    /// Files that were read.
+    pub files_done: u64,
+    /// Bytes in those that were found.
+    pub bytes: Size,
+    /// Bytes that were read.
+    pub bytes_done: Size,
+}
+
+impl Prefetching {
+    /// Both.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self {
+            files: self.files + other.files,
+            files_done: self.files_done + other.files_done,
+            bytes: Size(self.bytes.bytes() + other.bytes.bytes()),
+            bytes_done: Size(self.bytes_done.bytes() + other.bytes_done.bytes()),
+        }
+    }
 }
 
 /// Whether a node takes jobs.

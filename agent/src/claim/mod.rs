@@ -19,6 +19,7 @@ mod opinion;
 mod order;
 pub(crate) mod others;
 mod take;
+mod warm;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

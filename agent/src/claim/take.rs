@@ -21,12 +21,14 @@ use super::{
     defer,
     keep::{can_wait, keep},
     others,
+    warm::warm,
 };
 use crate::{
     execute::{self, Stage},
     ledger::{Holding, Take},
     node::Node,
     patience::{Chain, insist},
+    prefetch::Need,
 };
 
 /// How soon a message is offered again whose job cannot be read.
@@ -41,12 +43,17 @@ const AVOID_STRUCK_FOR: chrono::TimeDelta = chrono::TimeDelta::seconds(600);
 /// How soon a job is offered again to a node that is still tidying up after its last attempt.
 const SETTLING_DELAY: Duration = Duration::from_secs(1);
 
+/// For how long a lane is left to others while this host reads ahead for as many jobs as it may.
+const PREFETCH_DELAY: Duration = Duration::from_secs(5);
+
 /// What is to be done with a message.
 enum Verdict {
     /// The job is ours to claim.
     Claim(Box<Job>, Holding, Told),
     /// It does not fit beside what runs here, and has waited so long that room is kept for it.
     Keep(Box<Job>, Told),
+    /// It fits, and its data is to be read ahead first.
+    Warm(Box<Job>, Told),
     /// Not now, or not here.
     Later(Duration),
     /// It needs more CPU or memory than is free here.
@@ -89,6 +96,11 @@ pub(super) async fn take(node: &Arc<Node>, lane: &LaneId, received: Received) ->
             let span = tracing::info_span!("job", job = %job.id, node = %node.id);
             let task = keep(node.clone(), lane.clone(), *job, told, received);
             node.attempts.spawn("reservation", task.instrument(span));
+        }
+        Verdict::Warm(job, told) => {
+            let span = tracing::info_span!("job", job = %job.id, node = %node.id);
+            let task = warm(node.clone(), lane.clone(), *job, told, received);
+            node.attempts.spawn("prefetch", task.instrument(span));
         }
         Verdict::Later(delay) => put_back(node, lane, &received, delay).await,
         Verdict::Leave(rest) => {
@@ -155,6 +167,13 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
         && let Some(rest) = defer::left(node, &job, received.sent_at).await
     {
         return Ok(Verdict::Leave(rest));
+    }
+    if node.ledger.room(&Needs::of(&job.spec)) > 0 {
+        match node.prefetches.need(&id, &job.spec, node.clock.elapsed()) {
+            Need::Nothing => {}
+            Need::Read => return Ok(Verdict::Warm(Box::new(job), told)),
+            Need::Busy => return Ok(Verdict::Leave(PREFETCH_DELAY)),
+        }
     }
     Ok(match node.ledger.take(&id, job.next_attempt(), &job.spec, job.memory(), now) {
         Take::Given(holding) => Verdict::Claim(Box::new(job), holding, told),

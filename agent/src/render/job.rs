@@ -5,11 +5,12 @@ use std::fmt::Write;
 use owo_colors::OwoColorize;
 use serde_json::json;
 use shared::{
-    client::{NodeFit, ReservedOn, Status, Verdict, Waiting},
+    client::{NodeFit, PrefetchingOn, ReservedOn, Status, Verdict, Waiting},
     id::Timestamp,
     index::Summary,
     lane::When,
     log::{Entry, Event, Job, Next, State},
+    node::Prefetching,
 };
 
 use super::{
@@ -165,6 +166,7 @@ fn explain(out: Out, waiting: &Waiting, now: Timestamp) {
             .to_owned(),
         Verdict::Soon => "a node has room for it and is about to take it".to_owned(),
         Verdict::Reserved => waiting.reserved.as_ref().map_or_else(String::new, |on| kept(on, now)),
+        Verdict::Prefetching => waiting.prefetching.as_ref().map_or_else(String::new, reads_ahead),
         Verdict::Busy => "the nodes that fit are busy".to_owned(),
         Verdict::Closed => "the nodes that would fit take no jobs at present".to_owned(),
         Verdict::NoHost => "no node of the fleet can run it as they are".to_owned(),
@@ -175,6 +177,16 @@ fn explain(out: Out, waiting: &Waiting, now: Timestamp) {
         out.line(format!("           not before {}", local(time)));
     }
     fits(out, &waiting.nodes);
+}
+
+/// How far a job's data has been read ahead.
+fn reads_ahead(on: &PrefetchingOn) -> String {
+    let Prefetching { files, files_done, bytes, bytes_done } = on.progress;
+    let (done, all) = (bytes_done.human(), bytes.human());
+    format!(
+        "{} reads ahead what it will read, {files_done} of {files} files so far, {done} of {all}",
+        on.node
+    )
 }
 
 /// Where room is kept for a job.

@@ -11,7 +11,7 @@ use crate::{
     index::Shelf,
     lane::{Fit, Lane, Misfit, Needs, fit},
     log::{Job, Outcome, State},
-    node::{Mode, NodeRecord, Reserved},
+    node::{Mode, NodeRecord, Prefetching, Reserved},
     queue::{Depth, QueueName},
 };
 
@@ -31,8 +31,21 @@ pub struct Waiting {
     /// Which node keeps room for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<ReservedOn>,
+    /// Which node reads its data ahead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetching: Option<PrefetchingOn>,
     /// What each node has to say, by name.
     pub nodes: Vec<NodeFit>,
+}
+
+/// A node that reads a job's data ahead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrefetchingOn {
+    /// The node.
+    pub node: NodeId,
+    /// How far it is.
+    #[serde(flatten)]
+    pub progress: Prefetching,
 }
 
 /// Room that a node keeps for a job.
@@ -57,6 +70,8 @@ pub enum Verdict {
     Soon,
     /// A host keeps room for it, until what runs there has ended.
     Reserved,
+    /// A host reads its data ahead, and takes it then.
+    Prefetching,
     /// Hosts that would do are busy.
     Busy,
     /// Hosts that would do take no jobs at present.
@@ -157,6 +172,10 @@ impl Client {
             let reserved = node.reserved.clone().filter(|reserved| reserved.job == job.id)?;
             Some(ReservedOn { node: node.node.clone(), reserved })
         });
+        let prefetching = alive(&nodes).find_map(|node| {
+            let progress = *node.prefetching.get(&job.id)?;
+            Some(PrefetchingOn { node: node.node.clone(), progress })
+        });
         let verdict = if fits.is_empty() {
             Verdict::NoNodes
         } else if fits.iter().all(|fit| !fit.now && !fit.when_empty) {
@@ -167,12 +186,14 @@ impl Client {
             Verdict::Parked
         } else if reserved.is_some() {
             Verdict::Reserved
+        } else if prefetching.is_some() {
+            Verdict::Prefetching
         } else if fits.iter().any(|fit| fit.now) {
             Verdict::Soon
         } else {
             Verdict::Busy
         };
-        Ok(Waiting { since: *since, not_before, last: *last, verdict, reserved, nodes: fits })
+        Ok(Waiting { since: *since, not_before, last: *last, verdict, reserved, prefetching, nodes: fits })
     }
 
     /// What each node would say to a job that is not submitted yet.

@@ -22,7 +22,7 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-pub use explain::{LaneReport, NodeFit, NodeReport, ReservedOn, Verdict, Waiting};
+pub use explain::{LaneReport, NodeFit, NodeReport, PrefetchingOn, ReservedOn, Verdict, Waiting};
 pub use list::{Filter, Page};
 pub use logs::LogItem;
 pub use operate::{DeadLetter, QueueReport};

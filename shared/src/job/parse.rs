@@ -171,8 +171,9 @@ fn read_placement(mut fields: Fields<'_>) -> Option<Placement> {
 fn read_mount(mut fields: Fields<'_>) -> Option<Mount> {
     let (volume, target) = (fields.required("volume"), fields.required("target"));
     let (path, read_only) = (fields.optional("path"), fields.or("read_only", false));
+    let prefetch = fields.one_or_many("prefetch");
     fields.close();
-    Some(Mount { volume: volume?, path, target: target?, read_only })
+    Some(Mount { volume: volume?, path, target: target?, read_only, prefetch })
 }
 
 fn read_webhook(mut fields: Fields<'_>) -> Option<Webhook> {

@@ -221,6 +221,10 @@ pub struct Mount {
     /// The container cannot write to it.
     #[serde(default)]
     pub read_only: bool,
+    /// Files below it that are read before the job has its GPUs, so that a caching gateway has them: patterns such
+    /// as `train/**` or `*.tar`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefetch: Vec<String>,
 }
 
 /// Which jobs go first.

@@ -184,7 +184,17 @@ fn mount_rules(i: usize, mount: &Mount, check: &mut impl FnMut(bool, &str, serde
         let allowed = "a path below the volume: relative, without '..'";
         check(ok, &format!("mounts[{i}].path"), path.as_str().into(), allowed);
     }
+    for pattern in &mount.prefetch {
+        let ok = !pattern.starts_with('/') && no_dots(pattern) && glob::Pattern::new(pattern).is_ok();
+        let allowed = "a pattern of paths below the mount, such as \"train/**\" or \"*.tar\", without '..'";
+        check(ok, &format!("mounts[{i}].prefetch"), pattern.as_str().into(), allowed);
+    }
+    let few = mount.prefetch.len() <= MOST_PATTERNS;
+    check(few, &format!("mounts[{i}].prefetch"), mount.prefetch.len().into(), "at most 64 patterns");
 }
+
+/// How many patterns a mount may have; each is compared with each file.
+const MOST_PATTERNS: usize = 64;
 
 /// No part of the path goes up.
 fn no_dots(path: &str) -> bool {

@@ -1,0 +1,205 @@
+//! Reading files for nobody but the cache in front of them.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
+};
+
+use glob::{MatchOptions, Pattern};
+use shared::{node::Prefetching, units::Size};
+use walkdir::WalkDir;
+
+/// How many files are read at once. A gateway fetches each from an object store, at some tens of megabytes a second.
+const READERS: usize = 8;
+
+/// How many files are listed ahead of the readers.
+const AHEAD: usize = 4096;
+
+/// `*` ends at a slash, and `**` does not.
+const OPTIONS: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: false,
+};
+
+/// Files that are being read.
+#[derive(Debug, Default)]
+pub struct Reading {
+    files: AtomicU64,
+    bytes: AtomicU64,
+    files_done: AtomicU64,
+    bytes_done: AtomicU64,
+    /// Threads that have not ended.
+    threads: AtomicUsize,
+    stop: AtomicBool,
+    /// The first failure.
+    failed: Mutex<Option<String>>,
+}
+
+impl Reading {
+    /// Begins to read the files below a directory whose path below it fits one of the patterns.
+    ///
+    /// # Errors
+    /// A pattern that is none, or no thread.
+    pub fn start(root: PathBuf, patterns: &[String]) -> Result<Arc<Self>, String> {
+        let patterns: Vec<Pattern> = patterns
+            .iter()
+            .map(|pattern| Pattern::new(pattern).map_err(|error| format!("{pattern:?}: {error}")))
+            .collect::<Result<_, _>>()?;
+        let reading = Arc::new(Self::default());
+        let (found, queue) = mpsc::sync_channel(AHEAD);
+        let queue = Arc::new(Mutex::new(queue));
+        reading.spawn(move |reading| reading.list(&root, &patterns, &found))?;
+        for _ in 0..READERS {
+            let queue = queue.clone();
+            reading.spawn(move |reading| reading.drain(&queue))?;
+        }
+        Ok(reading)
+    }
+
+    fn spawn(self: &Arc<Self>, work: impl FnOnce(&Self) + Send + 'static) -> Result<(), String> {
+        let reading = self.clone();
+        self.threads.fetch_add(1, Ordering::AcqRel);
+        let thread = std::thread::Builder::new().name("prefetch".into()).spawn(move || {
+            work(&reading);
+            reading.threads.fetch_sub(1, Ordering::AcqRel);
+        });
+        if let Err(error) = thread {
+            self.threads.fetch_sub(1, Ordering::AcqRel);
+            self.stop();
+            return Err(format!("no thread to read with: {error}"));
+        }
+        Ok(())
+    }
+
+    fn list(&self, root: &Path, patterns: &[Pattern], found: &mpsc::SyncSender<PathBuf>) {
+        for entry in WalkDir::new(root) {
+            if self.is_stopped() {
+                return;
+            }
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.fail(error.to_string());
+                    continue;
+                }
+            };
+            let Ok(below) = entry.path().strip_prefix(root) else { continue };
+            let fits = entry.file_type().is_file()
+                && patterns.iter().any(|pattern| pattern.matches_path_with(below, OPTIONS));
+            if !fits {
+                continue;
+            }
+            self.files.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(entry.metadata().map_or(0, |known| known.len()), Ordering::Relaxed);
+            if found.send(entry.into_path()).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn drain(&self, queue: &Mutex<mpsc::Receiver<PathBuf>>) {
+        let mut buffer = vec![0; 1 << 20];
+        while !self.is_stopped() {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(path) = next else { return };
+            if let Err(error) = self.read(&path, &mut buffer) {
+                self.fail(format!("{}: {error}", path.display()));
+            }
+            self.files_done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn read(&self, path: &Path, buffer: &mut [u8]) -> io::Result<()> {
+        let mut file = File::open(path)?;
+        while !self.is_stopped() {
+            match file.read(buffer)? {
+                0 => return Ok(()),
+                count => self.bytes_done.fetch_add(count as u64, Ordering::Relaxed),
+            };
+        }
+        Ok(())
+    }
+
+    fn fail(&self, why: String) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    }
+
+    /// Why not all could be read.
+    pub fn failed(&self) -> Option<String> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Ends it; threads that hang end when the server is back.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether all threads have ended.
+    pub fn is_over(&self) -> bool {
+        self.threads.load(Ordering::Acquire) == 0
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Prefetching {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Prefetching {
+            files: of(&self.files),
+            files_done: of(&self.files_done),
+            bytes: Size(of(&self.bytes)),
+            bytes_done: Size(of(&self.bytes_done)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(dir: &Path, patterns: &[&str]) -> (Prefetching, Option<String>) {
+        let patterns: Vec<String> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        let reading = Reading::start(dir.to_owned(), &patterns).expect("begins");
+        while !reading.is_over() {
+            std::thread::yield_now();
+        }
+        (reading.progress(), reading.failed())
+    }
+
+    #[test]
+    fn the_files_that_fit_are_read_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = |name: &str, length: usize| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("below")).expect("made");
+            std::fs::write(path, vec![1; length]).expect("written");
+        };
+        file("train/a/1.tar", 3 << 20);
+        file("train/2.tar", 5);
+        file("train/notes.txt", 7);
+        file("test/3.tar", 11);
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("train/4.tar")).expect("made");
+        let read = |patterns: &[&str]| {
+            let (progress, failed) = all(dir.path(), patterns);
+            assert_eq!(
+                (progress.files, progress.bytes, failed),
+                (progress.files_done, progress.bytes_done, None)
+            );
+            (progress.files, progress.bytes.bytes())
+        };
+        assert_eq!(read(&["train/**"]), (3, (3 << 20) + 12), "no link is followed");
+        assert_eq!(read(&["train/*.tar"]), (1, 5));
+        assert_eq!(read(&["**/*.tar"]), (3, (3 << 20) + 16));
+        assert_eq!(read(&["none/**"]), (0, 0));
+        assert!(all(&dir.path().join("gone"), &["**"]).1.is_some_and(|why| why.contains("gone")));
+    }
+}
