@@ -137,7 +137,7 @@ pub async fn run(node: &Node, job: &JobId, spec: &JobSpec) {
                 tracing::info!(volume = %one.volume, files, bytes = %done.bytes_done.human(), "read ahead");
             }
             Err(why) => {
-                tracing::warn!(volume = %one.volume, why, "not all could be read ahead; the job goes on")
+                tracing::warn!(volume = %one.volume, why, "not all could be read ahead; the job goes on");
             }
         }
         node.prefetches.state().warm.insert(one, node.clock.elapsed());
