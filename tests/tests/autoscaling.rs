@@ -171,7 +171,7 @@ fn scale_sets_of_azure_are_sized_by_names_and_ids() {
         &json!({ "name": "set", "sku": { "capacity": 2, "name": "Standard_NC24ads_A100_v4" } }),
     );
     clouds.answers("list-instances", &json!([
-        { "instanceId": "0", "name": "set_0", "provisioningState": "Succeeded", "vmId": "02AAB8A4-74ef-476e-8182-f6d2ba4166a6" },
+        { "instanceId": "0", "name": "set_0", "provisioningState": "Succeeded", "vmId": "02AAB8A4-74EF-476E-8182-F6D2BA4166A6" },
         { "instanceId": "1", "name": "set_1", "provisioningState": "Deleting", "vmId": "12aab8a4-74ef-476e-8182-f6d2ba4166a6" },
     ]));
     clouds.wants(&pool(0, 2, &["set_1-12aab8a4", "set_0-02aab8a4"]));
