@@ -210,6 +210,13 @@ fn what_cannot_be_known_is_not_acted_on_and_said() {
     fs::write(clouds.path("refuses"), "").expect("written");
     let refused = scale(&["aws", "burst=g"]);
     assert!(refused.code == 1 && refused.stderr.contains("g does not grow"), "{refused:?}");
+    // One that cannot be ended does not keep the others.
+    assert_eq!(clouds.told(), [format!("{GROWS}1")]);
+    clouds.wants(&pool(0, 2, &["i-0", "i-1"]));
+    clouds.answers("describe-auto-scaling-groups", &group(2, 9, &["InService", "InService"]));
+    let refused = scale(&["aws", "burst=g"]);
+    assert!(refused.code == 1 && refused.stderr.contains("could be ended"), "{refused:?}");
+    assert_eq!(clouds.told(), [format!("{ENDS}i-0"), format!("{ENDS}i-1")]);
 }
 
 #[test]
