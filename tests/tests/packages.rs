@@ -73,9 +73,11 @@ fn both_packages_hold_the_same_files_and_are_made_again_to_the_byte() {
         "/usr/lib/tmpfiles.d/haul.conf",
         "/usr/share/bash-completion/completions/haul",
         "/usr/share/doc/haul/copyright",
+        "/usr/share/doc/haul/examples/haul-scale@.timer",
         "/usr/share/doc/haul/licenses.gz",
         "/usr/share/man/man1/haul.1.gz",
         "/usr/share/man/man1/haul-agent.1.gz",
+        "/usr/share/haul/haul-scale",
     ] {
         assert!(files.contains(wanted), "{wanted} is not in {files:#?}");
     }
