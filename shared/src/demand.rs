@@ -4,7 +4,8 @@
 //! Jobs are put on what is free, as the agents would do it; those that find no room, and have waited for longer
 //! than it takes an agent to claim them, are put on new machines, of the first pool by name that serves them
 //! and may have one more. A machine that is being started is not known here: the job waits until it is
-//! there, and the number that is wanted stays the same. One without jobs is wanted for its `keep_idle` yet.
+//! there, and the number that is wanted stays the same. One without jobs is wanted for its `keep_idle` yet; one that
+//! takes no jobs, as it is drained or not well, is not after that, and a new one may take its place.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -44,7 +45,8 @@ pub struct Demand {
     pub wanted: u32,
     /// How many there are, as far as they are heard from.
     pub present: u32,
-    /// Of those, the ones that may be ended, if fewer are wanted: without jobs the longest, first.
+    /// Of those, the ones that may be ended: if fewer are wanted, without jobs the longest first; and those without
+    /// jobs that take none.
     pub idle: Vec<NodeId>,
     /// How many of the waiting jobs want machines of it.
     pub jobs: usize,
@@ -115,8 +117,8 @@ pub fn demand(
         .iter()
         .map(|node| Machine { offer: node.offer.clone(), capacity: node.capacity, taken: false })
         .collect();
-    let is_ready = |node: &NodeRecord| node.mode == Mode::Ready && node.problems.is_empty();
-    let mut plans: Vec<Plan<'_>> = pools.iter().map(|(name, pool)| Plan::of(name, pool, nodes)).collect();
+    let mut plans: Vec<Plan<'_>> =
+        pools.iter().map(|(name, pool)| Plan::of(name, pool, nodes, now)).collect();
     let mut unserved = Vec::new();
     for job in waiting {
         let mut ready = there.iter_mut().zip(nodes).filter(|(_, node)| is_ready(node));
@@ -135,12 +137,24 @@ pub fn demand(
     Demands { pools, unserved }
 }
 
+fn is_ready(node: &NodeRecord) -> bool {
+    node.mode == Mode::Ready && node.problems.is_empty()
+}
+
+/// Since when a machine of the pool may be ended, if it may.
+fn ends(pool: &Pool, node: &NodeRecord, now: Timestamp) -> Option<Timestamp> {
+    let until = node.idle_since? + pool.keep_idle.0;
+    (pool.has(node) && until <= now).then_some(until)
+}
+
 /// One pool while jobs are put on its machines.
 struct Plan<'p> {
     name: &'p str,
     pool: &'p Pool,
     kind: Machine,
     present: u32,
+    /// Of those, the ones that are to be ended whatever waits.
+    useless: u32,
     new: Vec<Machine>,
     jobs: Vec<Timestamp>,
     /// Jobs that it serves, and may have no machine for.
@@ -148,11 +162,15 @@ struct Plan<'p> {
 }
 
 impl<'p> Plan<'p> {
-    fn of(name: &'p str, pool: &'p Pool, nodes: &[&NodeRecord]) -> Self {
+    fn of(name: &'p str, pool: &'p Pool, nodes: &[&NodeRecord], now: Timestamp) -> Self {
         let kind = Machine { offer: pool.offer(), capacity: pool.capacity(), taken: false };
-        let present = nodes.iter().filter(|node| pool.has(node)).count();
-        let present = u32::try_from(present).unwrap_or(u32::MAX);
-        Self { name, pool, kind, present, new: Vec::new(), jobs: Vec::new(), beyond: 0 }
+        let count = |which: &dyn Fn(&NodeRecord) -> bool| {
+            let count = nodes.iter().filter(|node| pool.has(node) && which(node)).count();
+            u32::try_from(count).unwrap_or(u32::MAX)
+        };
+        let present = count(&|_| true);
+        let useless = count(&|node| !is_ready(node) && ends(pool, node, now).is_some());
+        Self { name, pool, kind, present, useless, new: Vec::new(), jobs: Vec::new(), beyond: 0 }
     }
 
     /// Puts a job on a new machine.
@@ -163,7 +181,7 @@ impl<'p> Plan<'p> {
                 return false;
             }
             let new = u32::try_from(self.new.len()).unwrap_or(u32::MAX);
-            if self.present.saturating_add(new) >= self.pool.max {
+            if (self.present - self.useless).saturating_add(new) >= self.pool.max {
                 self.beyond += 1;
                 return false;
             }
@@ -175,14 +193,12 @@ impl<'p> Plan<'p> {
 
     fn demand(self, nodes: &[&NodeRecord], taken: &[bool], now: Timestamp) -> Demand {
         let pool = self.pool;
-        let mut idle: Vec<(Timestamp, NodeId)> = nodes
+        // Those that take no jobs first.
+        let mut idle: Vec<(bool, Timestamp, NodeId)> = nodes
             .iter()
             .zip(taken)
-            .filter(|(node, taken)| pool.has(node) && !**taken)
-            .filter_map(|(node, _)| {
-                let until = node.idle_since? + pool.keep_idle.0;
-                (until <= now).then(|| (until, node.node.clone()))
-            })
+            .filter(|(_, taken)| !**taken)
+            .filter_map(|(node, _)| Some((is_ready(node), ends(pool, node, now)?, node.node.clone())))
             .collect();
         idle.sort();
         let (new, idle_count) = (self.new.len(), idle.len());
@@ -196,15 +212,16 @@ impl<'p> Plan<'p> {
         say(asked < pool.min, format!("at least {} are to be there", pool.min));
         say(asked > pool.max, format!("at most {} are allowed", pool.max));
         say(self.beyond > 0, format!("{} more jobs wait, and at most {} are allowed", self.beyond, pool.max));
+        say(self.useless > 0, format!("{} that take no jobs may be ended, and are no room", self.useless));
         let since = if wanted > self.present {
             self.jobs.iter().min().copied()
-        } else if wanted < self.present {
-            idle.first().map(|(until, _)| *until)
+        } else if wanted < self.present || self.useless > 0 {
+            idle.first().map(|(_, until, _)| *until)
         } else {
             None
         };
-        idle.truncate(self.present.saturating_sub(wanted) as usize);
-        let idle = idle.into_iter().map(|(_, node)| node).collect();
+        idle.truncate(self.present.saturating_sub(wanted).max(self.useless) as usize);
+        let idle = idle.into_iter().map(|(.., node)| node).collect();
         Demand {
             pool: self.name.to_owned(),
             wanted,

@@ -40,7 +40,7 @@ impl Client {
         let mut waiting = Vec::new();
         for markers in lanes.into_values() {
             let read: Vec<_> = stream::iter(markers.iter().take(READ))
-                .map(|marker| self.log.read(&marker.job))
+                .map(|marker| self.log.read_on(&marker.job))
                 .buffered(PARALLEL)
                 .collect()
                 .await;

@@ -133,6 +133,23 @@ fn a_node_that_takes_no_jobs_is_no_room() {
 }
 
 #[test]
+fn a_machine_that_takes_no_jobs_makes_way_for_one_that_does() {
+    let pools = BTreeMap::from([pool("a", 0, 1)]);
+    let mut draining = node("a1", &pools, "a", 2);
+    draining.mode = Mode::Draining;
+    draining.idle_since = Some(at(0));
+    let job = || vec![waits("j", "gpus = 1", 0)];
+    let keep = i64::try_from(pools["a"].keep_idle.0.as_secs()).expect("short");
+    let soon = demand(&pools, &[&draining], job(), at(keep - 1));
+    assert_eq!((wanted(&soon), soon.pools[0].idle.len()), (vec![1], 0), "it may be resumed");
+    let found = demand(&pools, &[&draining], job(), at(keep));
+    assert_eq!((wanted(&found), found.pools[0].idle.len(), found.pools[0].jobs), (vec![1], 1, 1));
+    assert!(found.pools[0].why.iter().any(|why| why.contains("take no jobs")), "{found:?}");
+    // Once it is gone.
+    assert_eq!(wanted(&demand(&pools, &[], job(), at(keep))), [1]);
+}
+
+#[test]
 fn who_goes_first_gets_the_room_that_there_is() {
     let pools = BTreeMap::from([pool("a", 0, 1)]);
     let (low, mut high) = (waits("low", "gpus = 2", 0), waits("high", "gpus = 2", 50));
