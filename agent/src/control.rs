@@ -4,7 +4,7 @@
 use std::{
     fs::Permissions,
     io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -115,13 +115,7 @@ pub fn socket(state_dir: &Path) -> PathBuf {
 pub fn listen(node: Arc<Node>, tasks: &Tasks) -> Result<(), ControlError> {
     let path = socket(&node.config.state_dir);
     let failed = |source| ControlError::Socket { path: path.clone(), source };
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path).map_err(failed)?;
-    // Who may reach the directory and is of its group may ask.
-    std::fs::set_permissions(&path, Permissions::from_mode(0o660)).map_err(failed)?;
+    let listener = bind(&path).map_err(failed)?;
     let connections = tasks.clone();
     tasks.spawn("control", async move {
         loop {
@@ -142,6 +136,25 @@ pub fn listen(node: Arc<Node>, tasks: &Tasks) -> Result<(), ControlError> {
         }
     });
     Ok(())
+}
+
+/// Listens on a socket, in place of one that an earlier run left. Its directory's group may use it, where nobody else
+/// can reach it; otherwise its owner alone.
+///
+/// # Errors
+/// What the file system says, or that something else is there.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::symlink_metadata(path) {
+        Ok(known) if known.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    let dir = path.parent().map(std::fs::metadata).transpose()?;
+    let is_closed = dir.is_some_and(|dir| dir.permissions().mode() & 0o007 == 0);
+    std::fs::set_permissions(path, Permissions::from_mode(if is_closed { 0o660 } else { 0o600 }))?;
+    Ok(listener)
 }
 
 async fn serve(node: &Node, stream: UnixStream) -> io::Result<()> {

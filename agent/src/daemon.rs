@@ -18,7 +18,7 @@ use shared::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cloud::Cloud,
+    cloud::{Cloud, Notice},
     config::{AgentConfig, OnStop},
     control,
     engine::{Docker, Engine},
@@ -117,16 +117,7 @@ pub async fn run(config: AgentConfig, cloud: Option<Cloud>) -> Result<()> {
 
     let mut signals = Signals::new()?;
     let why = why(&node, cloud.as_ref(), &mut signals).await;
-    notify::stopping(&why.say());
-    let on_stop = why.on_stop(node.config.on_stop);
-    tracing::info!(why = why.say(), ?on_stop, "stopping; a second signal stops at once");
-    node.ledger.set_mode(Mode::Draining);
-    life.stop_claiming();
-    tokio::select! {
-        biased;
-        () = signals.next() => tracing::warn!("stopping at once; running jobs are left to the next start"),
-        _ = async { tokio::join!(leave(&node, on_stop, &why), life.polls_over()) } => {}
-    }
+    let why = see_out(&node, &life, cloud.as_ref(), &mut signals, why).await;
     tasks.halt().await;
     life.end().await;
     if why == Why::Namesake {
@@ -137,34 +128,76 @@ pub async fn run(config: AgentConfig, cloud: Option<Cloud>) -> Result<()> {
 
 /// Waits for a reason to end.
 async fn why(node: &Node, cloud: Option<&Cloud>, signals: &mut Signals) -> Why {
-    let notice = async {
-        match cloud {
-            Some(cloud) => cloud.notice(|| node.clock.now()).await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         biased;
-        () = signals.next() => if leave::is_shutdown().await { Why::Shutdown } else { Why::Signal },
+        () = signals.next() => told().await,
         () = node.give_way.cancelled() => Why::Namesake,
-        notice = notice => Why::Notice(notice),
+        notice = gone(node, cloud) => Why::Notice(notice),
         span = leave::idle(node, node.config.exit_when_idle) => Why::Idle(span),
     }
 }
 
-/// What becomes of the running jobs.
+async fn told() -> Why {
+    if leave::is_shutdown().await { Why::Shutdown } else { Why::Signal }
+}
+
+async fn gone(node: &Node, cloud: Option<&Cloud>) -> Notice {
+    match cloud {
+        Some(cloud) => cloud.gone(node).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes no more jobs, and does with those that run what this reason to end wants of them, or a graver one that comes
+/// meanwhile. Returns the last.
+async fn see_out(
+    node: &Node,
+    life: &Life,
+    cloud: Option<&Cloud>,
+    signals: &mut Signals,
+    mut why: Why,
+) -> Why {
+    node.ledger.set_mode(Mode::Draining);
+    life.stop_claiming();
+    loop {
+        let on_stop = why.on_stop(node.config.on_stop);
+        tracing::info!(why = why.say(), ?on_stop, "stopping");
+        // From here on systemd waits for no longer than TimeoutStopSec, which a job may.
+        match why {
+            Why::Idle(_) => notify::status(&why.say()),
+            _ => notify::stopping(&why.say()),
+        }
+        let is_told = matches!(why, Why::Signal | Why::Shutdown);
+        tokio::select! {
+            biased;
+            () = signals.next() => {
+                if is_told {
+                    tracing::warn!("stopping at once; running jobs are left to the next start");
+                    return why;
+                }
+                let told = told().await;
+                // A machine that is about to go is no less so.
+                if told == Why::Shutdown || !matches!(why, Why::Notice(_)) {
+                    why = told;
+                }
+            }
+            notice = gone(node, cloud), if !matches!(why, Why::Notice(_)) => why = Why::Notice(notice),
+            _ = async { tokio::join!(leave(node, on_stop, &why), life.polls_over()) } => return why,
+        }
+    }
+}
+
+/// Waits until nothing is left to do for the running jobs.
 async fn leave(node: &Node, on_stop: OnStop, why: &Why) {
     let deadline = node.config.stop_deadline.0;
     let over = match on_stop {
         OnStop::Keep => return,
-        // Nobody waits for the agent, and the machine may be gone right after it.
-        OnStop::Wait if matches!(why, Why::Idle(_)) => {
-            node.attempts.finished().await;
-            Ok(())
-        }
+        // Nobody waits for the agent.
+        OnStop::Wait if matches!(why, Why::Idle(_)) => return node.attempts.finished().await,
         OnStop::Wait => tokio::time::timeout(deadline, node.attempts.finished()).await,
         OnStop::Requeue => {
-            node.ledger.hand_back(true);
+            let gone_at = if let Why::Notice(notice) = why { Some(notice.at) } else { None };
+            node.ledger.hand_back(gone_at);
             tokio::time::timeout(deadline, node.attempts.finished()).await
         }
     };

@@ -1,8 +1,13 @@
 //! Room on a disk.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use shared::units::Size;
+
+use crate::volume::Threads;
 
 /// A file system, as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +27,28 @@ impl Disk {
         // What only root may use is nobody's.
         let kept = stat.f_bfree.saturating_sub(stat.f_bavail);
         Some(Self { size: of(stat.f_blocks.saturating_sub(kept)), free: of(stat.f_bavail) })
+    }
+}
+
+/// The engine's disk, as it was last looked at: on a thread of its own, since it may be on a mount that hangs.
+#[derive(Debug, Default)]
+pub struct EngineDisk {
+    threads: Threads,
+    last: Mutex<Option<Disk>>,
+}
+
+impl EngineDisk {
+    /// Looks.
+    pub async fn look(&self, root: &Path) -> Option<Disk> {
+        let path = root.to_owned();
+        let found = self.threads.run(move || Ok(Disk::at(&path))).await.ok().flatten();
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        found
+    }
+
+    /// As it was when last looked at.
+    pub fn last(&self) -> Option<Disk> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

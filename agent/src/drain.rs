@@ -1,7 +1,7 @@
 //! Drains: the host takes no more jobs. Those that it has run to their end, or are handed back at a deadline.
 //!
-//! It is drained by its own control socket, until the agent's end, and by the fleet's settings, from anywhere and
-//! until they say otherwise.
+//! It is drained by its own control socket, until the agent's end; by the fleet's settings, from anywhere and until
+//! they say otherwise; and by its cloud, while maintenance is near.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -12,6 +12,7 @@ use shared::{fleet::Drain, id::Timestamp};
 
 use crate::{
     changes::{Changes, Watcher},
+    cloud::Notice,
     node::Node,
 };
 
@@ -22,6 +23,8 @@ const LOOK: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Drains {
     own: Mutex<Option<Drain>>,
+    /// What the cloud is about to do to the machine.
+    maintenance: Mutex<Option<Notice>>,
     changes: Changes,
 }
 
@@ -32,6 +35,21 @@ impl Drains {
         self.changes.tell();
     }
 
+    /// The cloud is about to do this to the machine, or no longer is.
+    pub fn maintain(&self, notice: Option<&Notice>) {
+        let mut known = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() == notice {
+            return;
+        }
+        match notice {
+            Some(notice) => tracing::warn!(%notice, "jobs are handed back before the machine's maintenance"),
+            None => tracing::info!("the machine's maintenance is over"),
+        }
+        *known = notice.cloned();
+        drop(known);
+        self.changes.tell();
+    }
+
     /// The fleet's settings are others.
     pub fn settings_changed(&self) {
         self.changes.tell();
@@ -39,6 +57,12 @@ impl Drains {
 
     fn own(&self) -> Option<Drain> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// At once: it is told of when it is near.
+    fn maintenance(&self) -> Option<Drain> {
+        let known = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().map(|_| Drain { deadline: Some(Timestamp::UNIX_EPOCH) })
     }
 
     fn watch(&self) -> Watcher {
@@ -52,21 +76,14 @@ fn both(own: Option<Drain>, fleet: Option<Drain>) -> Option<Drain> {
     Some(Drain { deadline: own.deadline.into_iter().chain(fleet.deadline).min() })
 }
 
-/// Whether it is drained, by order of here or there. Returns when what still runs is handed back.
+/// Whether it is drained, by order of whomever. Returns when what still runs is handed back.
 pub fn apply(node: &Node) -> Option<Timestamp> {
-    let drain = both(node.drains.own(), node.fleet.settings().drained.get(&node.id).cloned());
-    node.ledger.set_drained(drain.is_some());
-    let deadline = drain.and_then(|drain| drain.deadline);
-    if node.ledger.is_leaving() {
-        // What becomes of its jobs is decided there.
-        return None;
-    }
+    let fleet = node.fleet.settings().drained.get(&node.id).cloned();
+    let drain = both(both(node.drains.own(), fleet), node.drains.maintenance());
+    let deadline = drain.as_ref().and_then(|drain| drain.deadline);
     let is_over = deadline.is_some_and(|deadline| deadline <= node.clock.now());
-    if is_over != node.ledger.is_handing_back() {
-        if is_over && !node.ledger.holdings().is_empty() {
-            tracing::warn!("the drain's deadline is over; jobs are stopped with notice and queued again");
-        }
-        node.ledger.hand_back(is_over);
+    if node.ledger.drain(drain.is_some(), is_over) && !node.ledger.holdings().is_empty() {
+        tracing::warn!("the drain's deadline is over; jobs are stopped with notice and queued again");
     }
     deadline.filter(|_| !is_over)
 }

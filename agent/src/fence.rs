@@ -48,7 +48,6 @@ struct State {
 pub struct Fence {
     clock: Arc<dyn Clock>,
     earlier: Option<Incarnation>,
-    rebooted: bool,
     path: Option<PathBuf>,
     state: Mutex<State>,
     /// Wakes in the order of waiting, which `watch` does not: the simulation repeats itself.
@@ -85,13 +84,12 @@ impl Fence {
         let earlier = file.as_ref().map(|file| file.incarnation.clone());
         let doubtful = file.as_ref().is_some_and(|file| file.doubtful);
         let boot = boot();
-        let rebooted = file.as_ref().is_some_and(|file| file.boot != boot);
         let deadline = file.filter(|file| !file.is_past(&boot, clock.elapsed())).map(|file| file.deadline());
         let v = FenceFile::VERSION;
         let file = FenceFile { v, boot, deadline_ms: 0, node, incarnation, doubtful, fleet, engine };
         let state = State { file, deadline, epoch: Epoch(0), doubtful: BTreeSet::new() };
         let state = Mutex::new(state);
-        Self { clock, earlier, rebooted, path, state, changes: Notify::new() }
+        Self { clock, earlier, path, state, changes: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -101,11 +99,6 @@ impl Fence {
     /// The run of the agent that last held a lease in this directory.
     pub fn earlier(&self) -> Option<&Incarnation> {
         self.earlier.as_ref()
-    }
-
-    /// Whether the machine was started anew since that run last held it.
-    pub fn rebooted(&self) -> bool {
-        self.rebooted
     }
 
     /// Takes up these jobs of an earlier run, before the lease is renewed for the first time. Gives the epoch

@@ -6,8 +6,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use shared::{id::JobId, units::Size};
 
 use crate::{
-    config::Mark,
-    disk::Disk,
     engine::{Container, EngineError, EngineInfo},
     execute::{self, Owner},
     gpu::{self, Containers, Foreign, GpuError, Inventory, Leftover, Users},
@@ -30,14 +28,14 @@ pub async fn check(node: &Node) {
     let (engine, volumes, outputs, gpus) = futures::join!(
         node.engine.info(),
         node.volumes.check(),
-        node.outputs.check(node.config.disk_floor),
+        node.outputs.check(node.config.outputs_min_free),
         look_at_gpus(node)
     );
     let mut problems: Vec<String> = outputs.err().into_iter().collect();
     match &engine {
         Ok(info) => {
             node.note_engine(format!("{} {}", info.name, info.version));
-            problems.extend(disk(info, node.config.disk_floor));
+            problems.extend(disk(node, info).await);
         }
         Err(error) => problems.push(error.to_string()),
     }
@@ -107,8 +105,8 @@ fn watch_shares(node: &Node, memory: &BTreeMap<JobId, Size>) {
     }
 }
 
-fn disk(info: &EngineInfo, floor: Mark) -> Option<String> {
-    let disk = Disk::at(&info.root)?;
+async fn disk(node: &Node, info: &EngineInfo) -> Option<String> {
+    let (disk, floor) = (node.disk.look(&info.root).await?, node.config.disk_floor);
     (disk.free < floor.of(disk.size)).then(|| {
         format!(
             "the engine's disk at {} has {} of {} free, less than {floor}; remove images (docker image prune) or lower \

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::AgentConfig,
+    disk::EngineDisk,
     drain::Drains,
     engine::{Engine, PullProgress},
     fence::Fence,
@@ -79,6 +80,8 @@ pub struct Node {
     pub meters: Meters,
     /// What is read ahead for jobs.
     pub prefetches: Prefetches,
+    /// The engine's disk.
+    pub disk: EngineDisk,
     /// What is counted for Prometheus.
     pub metrics: Metrics,
     /// Which images they used lately.
@@ -152,6 +155,7 @@ impl Node {
             attempts: Tasks::default(),
             meters: Meters::default(),
             metrics: Metrics::default(),
+            disk: EngineDisk::default(),
             prefetches: Prefetches::default(),
             beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),

@@ -77,19 +77,18 @@ impl Outputs {
     ///
     /// # Errors
     /// What is wrong, with the path.
-    pub async fn check(&self, floor: Mark) -> Result<(), String> {
+    pub async fn check(&self, least: Option<Mark>) -> Result<(), String> {
         let Some(threads) = &self.threads else { return Ok(()) };
         let root = self.root.clone();
         let shown = root.display().to_string();
         let checked = threads.run(move || {
             fs::create_dir_all(&root).map_err(|error| error.to_string())?;
-            match Disk::at(&root) {
-                Some(disk) if disk.free < floor.of(disk.size) => Err(format!(
-                    "it has {} of {} free, less than {floor}",
-                    disk.free.human(),
-                    disk.size.human()
-                )),
-                Some(_) | None => Ok(()),
+            match (least, Disk::at(&root)) {
+                (Some(least), Some(disk)) if disk.free < least.of(disk.size) => {
+                    let (free, size) = (disk.free.human(), disk.size.human());
+                    Err(format!("it has {free} of {size} free, less than {least}"))
+                }
+                _ => Ok(()),
             }
         });
         checked.await.map_err(|why| format!("jobs cannot leave results in {shown}: {why}"))

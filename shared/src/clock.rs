@@ -22,6 +22,11 @@ pub trait Clock: Send + Sync + 'static {
     /// Time since some fixed instant, counted also while the machine sleeps (`CLOCK_BOOTTIME`,
     /// `clock_gettime(2)`). It never goes back.
     fn elapsed(&self) -> Duration;
+
+    /// When the machine was started, by [`Clock::now`]; `None` where that is not known.
+    fn booted(&self) -> Option<Timestamp> {
+        None
+    }
 }
 
 /// The machine's own clocks.
@@ -38,6 +43,10 @@ impl Clock for SystemClock {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         // Both parts are positive: the clock starts at zero when the machine does.
         Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    }
+
+    fn booted(&self) -> Option<Timestamp> {
+        Some(self.now() - self.elapsed())
     }
 }
 

@@ -11,6 +11,8 @@ use std::{
     thread::JoinHandle,
 };
 
+use crate::eventually;
+
 /// The session's token of version 2 of Amazon's.
 const TOKEN: &str = "t0ken";
 
@@ -18,6 +20,7 @@ const TOKEN: &str = "t0ken";
 pub struct Metadata {
     address: SocketAddr,
     pages: Arc<Mutex<BTreeMap<String, String>>>,
+    asked: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -64,21 +67,34 @@ impl Metadata {
         let pages = pages.iter().map(|(path, body)| ((*path).to_owned(), (*body).to_owned())).collect();
         let (pages, stop) = (Arc::new(Mutex::new(pages)), Arc::new(AtomicBool::new(false)));
         let (served, stopped) = (pages.clone(), stop.clone());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = asked.clone();
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
                 // A client that went away needs no answer.
-                let _ = serve(&served, stream);
+                let _ = serve(&served, &noted, stream);
             }
         });
-        Self { address, pages, stop, thread: Some(thread) }
+        Self { address, pages, asked, stop, thread: Some(thread) }
     }
 
     /// Where it is.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// It says this from now on, and has been asked for it twice when this returns.
+    pub fn heard(&self, path: &str, body: &str) {
+        self.set(path, body);
+        let before = self.asked(path);
+        eventually("it is asked twice", || (self.asked(path) >= before + 2).then_some(()));
+    }
+
+    fn asked(&self, path: &str) -> usize {
+        lock(&self.asked).iter().filter(|asked| *asked == path).count()
     }
 
     /// It says this from now on.
@@ -101,7 +117,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve(pages: &Mutex<BTreeMap<String, String>>, mut stream: TcpStream) -> std::io::Result<()> {
+fn serve(
+    pages: &Mutex<BTreeMap<String, String>>,
+    asked: &Mutex<Vec<String>>,
+    mut stream: TcpStream,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut lines = Vec::new();
     loop {
@@ -115,6 +135,7 @@ fn serve(pages: &Mutex<BTreeMap<String, String>>, mut stream: TcpStream) -> std:
     let request = lines.first().cloned().unwrap_or_default();
     let (method, path) = request.split_once(' ').unwrap_or_default();
     let path = path.split(' ').next().unwrap_or_default();
+    lock(asked).push(path.to_owned());
     let has = |name: &str, value: &str| {
         lines
             .iter()

@@ -62,7 +62,7 @@ fn queues_are_named_as_haul_names_them() {
         assert!(variables.contains(&format!("\"{name}\"")), "{name}");
     }
     let made = text("terraform/aws/queues.tf");
-    let size = format!("max_message_size           = {}", MAX_MESSAGE);
+    let size = format!("max_message_size           = {MAX_MESSAGE}");
     let wait = format!("receive_wait_time_seconds  = {}", MAX_WAIT.as_secs());
     assert!(made.contains(&size) && made.contains(&wait), "{made}");
 }

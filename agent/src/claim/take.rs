@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     execute::{self, Stage},
+    images::fetch::wanted,
     ledger::{Holding, Take},
     node::Node,
     patience::{Chain, insist},
@@ -43,7 +44,7 @@ const AVOID_STRUCK_FOR: chrono::TimeDelta = chrono::TimeDelta::seconds(600);
 /// How soon a job is offered again to a node that is still tidying up after its last attempt.
 const SETTLING_DELAY: Duration = Duration::from_secs(1);
 
-/// For how long a lane is left to others while this host reads ahead for as many jobs as it may.
+/// How soon a job is offered again while this host reads ahead for as many others as it may.
 const PREFETCH_DELAY: Duration = Duration::from_secs(5);
 
 /// What is to be done with a message.
@@ -169,10 +170,10 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
         return Ok(Verdict::Leave(rest));
     }
     if node.ledger.room(&Needs::of(&job.spec)) > 0 {
-        match node.prefetches.need(&id, &job.spec, node.clock.elapsed()) {
+        match node.prefetches.begin(&id, &job.spec, node.clock.elapsed()) {
             Need::Nothing => {}
             Need::Read => return Ok(Verdict::Warm(Box::new(job), told)),
-            Need::Busy => return Ok(Verdict::Leave(PREFETCH_DELAY)),
+            Need::Busy => return Ok(Verdict::Later(PREFETCH_DELAY)),
         }
     }
     Ok(match node.ledger.take(&id, job.next_attempt(), &job.spec, job.memory(), now) {
@@ -209,7 +210,7 @@ async fn turned_away(node: &Node, lane: &LaneId, job: Job, why: Vec<Misfit>, tol
         waited >= settings.patience.0 && node.ledger.reserve(&job, now, settings.reserve_max, overdue)
     };
     if keep {
-        node.images.expect(&job.id, &job.spec.image);
+        node.images.expect(&job.id, wanted(&job));
     }
     let passes = why.iter().all(Misfit::is_passing);
     refuse(node, lane, &job.id, why);

@@ -6,12 +6,12 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use shared::{
     event::Told,
     id::LaneId,
+    lane::Needs,
     log::Job,
-    node::Mode,
     queue::{Queue, Received},
 };
 
-use super::take;
+use super::{others, take};
 use crate::{ledger::Take, node::Node, pace::Pace, patience::Chain, prefetch};
 
 /// How long the message stays hidden after this host was last heard of.
@@ -26,8 +26,8 @@ enum Over {
     Read,
     /// The job does not wait any more.
     Stale,
-    /// This host takes no jobs any more.
-    Closed,
+    /// This host takes no jobs any more, or has no room where another has.
+    Elsewhere,
 }
 
 /// Reads ahead, and claims the job if the host has room for it then; puts the message back otherwise, and the next
@@ -36,7 +36,7 @@ pub(super) async fn warm(node: Arc<Node>, lane: LaneId, mut job: Job, told: Told
     tracing::info!(%lane, "reading ahead what the job will read");
     match read_ahead(&node, &lane, &mut job, &received).await {
         Over::Stale => return take::delete(&node, &lane, &received).await,
-        Over::Closed => return take::put_back(&node, &lane, &received, Duration::ZERO).await,
+        Over::Elsewhere => return take::put_back(&node, &lane, &received, Duration::ZERO).await,
         Over::Read => {}
     }
     match node.ledger.take(&job.id, job.next_attempt(), &job.spec, job.memory(), node.clock.now()) {
@@ -58,11 +58,15 @@ async fn read_ahead(node: &Node, lane: &LaneId, job: &mut Job, received: &Receiv
             biased;
             _ = &mut reading => return Over::Read,
             () = changes.changed() => {
-                if node.ledger.mode() != Mode::Ready {
-                    return Over::Closed;
+                if node.ledger.is_closed() {
+                    return Over::Elsewhere;
                 }
             }
             () = beat.tick() => {
+                let has_room = !node.ledger.is_closed() && node.ledger.room(&Needs::of(&spec)) > 0;
+                if !has_room && (node.ledger.is_closed() || others::have_room(node, job, |_| true).await) {
+                    return Over::Elsewhere;
+                }
                 match node.log.refresh(job).await {
                     Ok(_) if !job.is_waiting() => return Over::Stale,
                     Ok(_) => {}

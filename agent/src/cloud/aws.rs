@@ -8,11 +8,11 @@ use chrono::{DateTime, TimeDelta};
 use serde::Deserialize;
 use shared::id::Timestamp;
 
-use super::{Instance, Notice, Provider, Service};
+use super::{Fate, Instance, Notice, Provider, Service};
 use crate::patience::Chain;
 
-/// Maintenance is told of days ahead; jobs have so long to end by themselves before.
-const AHEAD: TimeDelta = TimeDelta::minutes(10);
+/// A lifecycle hook holds the machine up for an hour if nobody says otherwise; jobs have what they want of it.
+const HOOK: TimeDelta = TimeDelta::hours(1);
 
 /// The service.
 pub struct Aws(Client);
@@ -29,7 +29,7 @@ struct Document {
 #[derive(Deserialize)]
 struct Action {
     action: String,
-    time: String,
+    time: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -78,28 +78,31 @@ impl Service for Aws {
         })
     }
 
-    async fn notice(&self, now: Timestamp) -> Result<Option<Notice>> {
+    async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>> {
+        let mut notices = Vec::new();
         if let Some(text) = self.get("/latest/meta-data/spot/instance-action").await? {
             let Action { action, time } = serde_json::from_str(&text)?;
-            return Ok(Some(Notice { what: format!("spot instance-action {action}"), at: Some(time) }));
+            notices.push(Notice { what: format!("spot {action}"), fate: Fate::Gone, at: time });
         }
         // An Auto Scaling group that scales in, which a lifecycle hook holds up.
         let state = self.get("/latest/meta-data/autoscaling/target-lifecycle-state").await?;
         if state.as_deref() == Some("Terminated") {
-            return Ok(Some(Notice { what: "Auto Scaling: Terminated".into(), at: None }));
+            let at = now + HOOK;
+            notices.push(Notice { what: "Auto Scaling: Terminated".into(), fate: Fate::Gone, at });
         }
         let events = self.get("/latest/meta-data/events/maintenance/scheduled").await?;
         let events: Vec<Event> = events.map_or(Ok(Vec::new()), |text| serde_json::from_str(&text))?;
-        Ok(events.into_iter().find(|event| is_due(event, now)).map(|event| Notice {
-            what: format!("scheduled event {}", event.code),
-            at: Some(event.not_before),
-        }))
+        notices.extend(events.iter().filter_map(maintenance));
+        Ok(notices)
     }
 }
 
-fn is_due(event: &Event, now: Timestamp) -> bool {
-    let at = DateTime::parse_from_rfc2822(&event.not_before);
-    event.state == "active" && at.is_ok_and(|at| at - AHEAD <= now)
+/// A scheduled event that has not happened. Of one that stops the machine it comes back as well, on other hardware,
+/// when somebody starts it again.
+fn maintenance(event: &Event) -> Option<Notice> {
+    let at = DateTime::parse_from_rfc2822(&event.not_before).ok()?.to_utc();
+    let what = format!("scheduled event {}", event.code);
+    (event.state == "active").then_some(Notice { what, fate: Fate::Maintenance, at })
 }
 
 #[cfg(test)]
@@ -107,15 +110,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn maintenance_is_waited_for_until_it_is_near() {
+    fn an_event_that_is_over_is_none() {
         let event = |state: &str| Event {
             code: "system-reboot".into(),
             state: state.into(),
             not_before: "21 Jan 2026 09:00:43 GMT".into(),
         };
-        let at = |text: &str| text.parse::<Timestamp>().expect("a time");
-        assert!(!is_due(&event("active"), at("2026-01-21T08:50:42Z")));
-        assert!(is_due(&event("active"), at("2026-01-21T08:50:43Z")));
-        assert!(!is_due(&event("completed"), at("2026-01-21T09:00:00Z")));
+        let notice = maintenance(&event("active")).expect("it is to come");
+        assert_eq!(notice.to_string(), "scheduled event system-reboot at 2026-01-21T09:00:43Z");
+        assert_eq!(maintenance(&event("completed")), None);
     }
 }

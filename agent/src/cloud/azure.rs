@@ -3,10 +3,14 @@
 
 use anyhow::Result;
 use async_trait::async_trait;
+use chrono::{DateTime, TimeDelta};
 use serde::Deserialize;
 use shared::id::Timestamp;
 
-use super::{Instance, Notice, Provider, Service, web::Web};
+use super::{Fate, Instance, Notice, Provider, Service, web::Web};
+
+/// How long a machine has after it is told that it is preempted.
+const PREEMPTION: TimeDelta = TimeDelta::seconds(30);
 
 /// The service.
 pub struct Azure(Web);
@@ -67,22 +71,52 @@ impl Service for Azure {
         })
     }
 
-    async fn notice(&self, _now: Timestamp) -> Result<Option<Notice>> {
+    async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>> {
         let scheduled: Scheduled = self.0.json("/metadata/scheduledevents?api-version=2020-07-01").await?;
-        if !scheduled.events.iter().any(ends) {
-            return Ok(None);
+        if scheduled.events.is_empty() {
+            return Ok(Vec::new());
         }
         // A scale set's or an availability set's other machines hear of it as well.
         let name = self.compute().await?.name;
-        let own = scheduled.events.into_iter().find(|event| ends(event) && event.resources.contains(&name));
-        Ok(own.map(|event| Notice {
-            what: format!("scheduled event {}", event.event_type),
-            at: Some(event.not_before).filter(|at| !at.is_empty()),
-        }))
+        let own = scheduled.events.iter().filter(|event| event.resources.contains(&name));
+        Ok(own.filter_map(|event| notice(event, now)).collect())
     }
 }
 
-/// Whether containers do not outlive it; a freeze of some seconds they do.
-fn ends(event: &Event) -> bool {
-    event.event_type != "Freeze"
+/// What an event means; one that freezes the machine for seconds, nothing.
+fn notice(event: &Event, now: Timestamp) -> Option<Notice> {
+    let fate = match event.event_type.as_str() {
+        "Freeze" => return None,
+        "Preempt" | "Terminate" => Fate::Gone,
+        _ => Fate::Maintenance,
+    };
+    // Empty once it has begun, of which whoever is preempted hears half a minute before.
+    let begun = if fate == Fate::Gone { now + PREEMPTION } else { now };
+    let at = DateTime::parse_from_rfc2822(&event.not_before).map_or(begun, |at| at.to_utc());
+    Some(Notice { what: format!("scheduled event {}", event.event_type), fate, at })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("Freeze", "", None)]
+    #[case("Preempt", "", Some((Fate::Gone, "2026-01-01T00:00:30Z")))]
+    #[case("Preempt", "Mon, 19 Jan 2026 18:29:47 GMT", Some((Fate::Gone, "2026-01-19T18:29:47Z")))]
+    #[case("Redeploy", "Mon, 19 Jan 2026 18:29:47 GMT", Some((Fate::Maintenance, "2026-01-19T18:29:47Z")))]
+    #[case("Reboot", "", Some((Fate::Maintenance, "2026-01-01T00:00:00Z")))]
+    fn an_event_has_a_kind_and_a_time(
+        #[case] event_type: &str,
+        #[case] not_before: &str,
+        #[case] expected: Option<(Fate, &str)>,
+    ) {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let (event_type, not_before) = (event_type.into(), not_before.into());
+        let found = notice(&Event { event_type, resources: Vec::new(), not_before }, now);
+        let expected = expected.map(|(fate, at)| (fate, at.parse::<Timestamp>().expect("a time")));
+        assert_eq!(found.map(|notice| (notice.fate, notice.at)), expected);
+    }
 }

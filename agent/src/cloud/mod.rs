@@ -13,10 +13,11 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use chrono::{SecondsFormat, TimeDelta};
 use serde::{Deserialize, Serialize};
 use shared::id::{NodeId, Timestamp};
 
-use crate::notify;
+use crate::{node::Node, notify};
 
 /// Which cloud's metadata is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -100,19 +101,44 @@ impl Instance {
     }
 }
 
-/// The machine is about to go.
+/// What becomes of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is taken away, or ended.
+    Gone,
+    /// It is started anew, or moved to other hardware, and comes back.
+    Maintenance,
+}
+
+/// Something is about to become of the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     /// What the cloud calls it.
     pub what: String,
-    /// When, as far as it says.
-    pub at: Option<String>,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// When.
+    pub at: Timestamp,
 }
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)?;
-        self.at.iter().try_for_each(|at| write!(f, " at {at}"))
+        write!(f, "{} at {}", self.what, self.at.to_rfc3339_opts(SecondsFormat::Secs, true))
+    }
+}
+
+/// Before maintenance, jobs are handed back so long ahead: it may be told of days ahead.
+const AHEAD: TimeDelta = TimeDelta::minutes(10);
+
+impl Notice {
+    /// Whether it is to be acted on at this time, on a machine that was started at that time: what should have
+    /// happened before has, or was put off.
+    fn is_due(&self, now: Timestamp, booted: Option<Timestamp>) -> bool {
+        let ahead = match self.fate {
+            Fate::Gone => return true,
+            Fate::Maintenance => AHEAD,
+        };
+        self.at - ahead <= now && booted.is_none_or(|booted| booted <= self.at)
     }
 }
 
@@ -122,8 +148,8 @@ trait Service: Send + Sync {
     /// The machine.
     async fn instance(&self) -> Result<Instance>;
 
-    /// That it is about to go.
-    async fn notice(&self, now: Timestamp) -> Result<Option<Notice>>;
+    /// All that is about to become of it.
+    async fn notices(&self, now: Timestamp) -> Result<Vec<Notice>>;
 }
 
 /// The cloud that this machine is in.
@@ -184,16 +210,40 @@ impl Cloud {
         Self::find(choice).await
     }
 
-    /// Waits until the cloud says that the machine is about to go. Safe to drop.
-    pub async fn notice(&self, now: impl Fn() -> Timestamp) -> Notice {
+    /// Waits until the cloud says that the machine is about to go, and drains it meanwhile for maintenance. Safe to
+    /// drop.
+    pub async fn gone(&self, node: &Node) -> Notice {
+        let mut answers = true;
         loop {
-            match self.service.notice(now()).await {
-                Ok(Some(notice)) => return notice,
-                Ok(None) => {}
-                Err(error) => tracing::debug!(error = format!("{error:#}"), "the cloud gives no notice"),
+            match self.service.notices(node.clock.now()).await {
+                Ok(notices) => {
+                    if !std::mem::replace(&mut answers, true) {
+                        tracing::info!("the metadata service answers again");
+                    }
+                    if let Some(gone) = self.act(node, notices) {
+                        return gone;
+                    }
+                }
+                Err(error) => {
+                    if std::mem::replace(&mut answers, false) {
+                        let error = format!("{error:#}");
+                        tracing::warn!(error, "the metadata service does not answer; no notice is heard");
+                    }
+                }
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    fn act(&self, node: &Node, notices: Vec<Notice>) -> Option<Notice> {
+        let (now, booted) = (node.clock.now(), node.clock.booted());
+        let mut due: Vec<Notice> = notices.into_iter().filter(|notice| notice.is_due(now, booted)).collect();
+        if let Some(gone) = due.iter().position(|notice| notice.fate == Fate::Gone) {
+            return Some(due.swap_remove(gone));
+        }
+        // The rest is maintenance.
+        node.drains.maintain(due.first());
+        None
     }
 }
 
@@ -211,6 +261,21 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    #[rstest]
+    #[case(Fate::Gone, 0, true)]
+    #[case(Fate::Maintenance, 1399, false)]
+    #[case(Fate::Maintenance, 1400, true)]
+    // It comes late.
+    #[case(Fate::Maintenance, 9000, true)]
+    fn maintenance_is_waited_for_until_it_is_near(#[case] fate: Fate, #[case] now: i64, #[case] due: bool) {
+        let at = |second: i64| Timestamp::from_timestamp(second, 0).expect("a time");
+        let notice = Notice { what: "reboot".into(), fate, at: at(2000) };
+        assert_eq!(notice.is_due(at(now), None), due);
+        assert_eq!(notice.is_due(at(now), Some(at(1000))), due);
+        // The machine has been started since.
+        assert_eq!(notice.is_due(at(now), Some(at(2001))), fate == Fate::Gone);
+    }
 
     #[rstest]
     #[case("i-0123456789abcdef0", None, "i-0123456789abcdef0")]

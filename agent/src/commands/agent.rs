@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::ArgMatches;
 use shared::{
+    client::{Client, ClientError},
     fleet,
     id::{NodeId, Timestamp},
-    node::{Mode, NodeRecord},
+    node::Mode,
 };
 
 use super::Context;
@@ -117,11 +118,27 @@ async fn drain_from_afar(
 ) -> Result<ExitCode> {
     let client = context.client().await?;
     client.drain(node, (!args.resume).then_some(fleet::Drain { deadline })).await?;
-    let heard = |record: &NodeRecord| record.mode != Mode::Ready && record.jobs.is_empty();
-    while args.wait && !args.resume && !heard(&client.node(node).await?) {
-        tokio::time::sleep(LOOK).await;
-    }
     let does = if args.resume { "takes jobs again" } else { "takes no new jobs" };
     eprintln!("{node} {does} as soon as it hears of it, within a minute");
+    if args.wait && !args.resume {
+        until_empty(context, &client, node).await?;
+        eprintln!("{node} takes no jobs, and has none");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until a node has heard that it is drained and has no jobs.
+async fn until_empty(context: &Context, client: &Client, node: &NodeId) -> Result<()> {
+    loop {
+        match client.node(node).await {
+            Ok(record) if record.mode != Mode::Ready && record.jobs.is_empty() => return Ok(()),
+            Ok(record) if record.is_silent(context.now(), record.lease) => {
+                bail!("{node} is silent; its jobs are taken over when its lease has passed");
+            }
+            Ok(_) => {}
+            Err(error @ ClientError::NoSuchNode(_)) => return Err(error.into()),
+            Err(error) => eprintln!("warning: {error}; looking again"),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }

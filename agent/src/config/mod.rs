@@ -38,6 +38,8 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// Below this, each job has its output and checkpoint directories.
     pub outputs_dir: PathBuf,
+    /// No job is taken while there is less room than this.
+    pub outputs_min_free: Option<Mark>,
     /// Where secrets lie, one file each, named as the secret.
     pub secrets_dir: Option<PathBuf>,
     /// What jobs may mount.
@@ -121,6 +123,7 @@ pub struct FileConfig {
     exit_when_idle: Option<Span>,
     cloud: Option<cloud::Choice>,
     metrics: Option<Listen>,
+    outputs_min_free: Option<Mark>,
 }
 
 /// What is said of a host, each of which may be given as a variable too.
@@ -198,6 +201,9 @@ pub struct AgentFlags {
     /// Take no jobs while the engine's disk has less room than this, as in 20GiB or 5% [default: 5%]
     #[arg(long, value_name = "ROOM", env = "HAUL_DISK_FLOOR")]
     pub disk_floor: Option<Mark>,
+    /// Take no jobs while there is less room than this where jobs leave their results [default: any]
+    #[arg(long, value_name = "ROOM", env = "HAUL_OUTPUTS_MIN_FREE")]
+    pub outputs_min_free: Option<Mark>,
     /// Remove images that haul has pulled, the least recently used first, while the engine's disk has less room
     /// than this; 0% leaves them [default: 15%]
     #[arg(long, value_name = "ROOM", env = "HAUL_DISK_CLEAN")]

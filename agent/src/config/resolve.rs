@@ -126,6 +126,11 @@ impl Picker<'_> {
         value
     }
 
+    /// For what may be left out.
+    fn optional<T: Display>(&mut self, name: &'static str, flag: Option<T>, file: Option<T>) -> Option<T> {
+        self.pick(name, flag.map(Some), file.map(Some), || None, maybe)
+    }
+
     fn note<T: Display>(&mut self, name: &'static str, value: T, source: String) -> T {
         self.effective.push(Effective { name, value: value.to_string(), source });
         value
@@ -212,6 +217,11 @@ pub fn resolve(
     let outputs_dir =
         p.pick("outputs_dir", flags.host.outputs_dir, file.outputs_dir, outputs, |dir| path(dir));
     let outputs_dir = std::path::absolute(&outputs_dir).unwrap_or(outputs_dir);
+    let marks = marks(
+        p,
+        [flags.disk_floor, flags.disk_clean, flags.disk_target, flags.outputs_min_free],
+        [file.disk_floor, file.disk_clean, file.disk_target, file.outputs_min_free],
+    );
     let config = AgentConfig {
         fleet,
         node,
@@ -225,13 +235,7 @@ pub fn resolve(
         ),
         volumes: volumes(p, file.volumes, flags.host.volumes),
         labels: labels(p, instance, file.labels, flags.host.labels),
-        simulate_gpus: p.pick(
-            "simulate_gpus",
-            flags.host.simulate_gpus.map(Some),
-            file.simulate_gpus.map(Some),
-            || None,
-            maybe,
-        ),
+        simulate_gpus: p.optional("simulate_gpus", flags.host.simulate_gpus, file.simulate_gpus),
         engine: p.pick(
             "engine",
             flags.host.engine.map(Some),
@@ -249,26 +253,39 @@ pub fn resolve(
             let default = || Span::secs(600);
             p.pick("stop_deadline", flags.stop_deadline, file.stop_deadline, default, text)
         },
-        // As a kubelet's: images go from 85 % on until 80 %, and nothing new begins on a full disk.
-        disk_floor: p.pick("disk_floor", flags.disk_floor, file.disk_floor, || Mark::Percent(5), text),
-        disk_clean: p.pick("disk_clean", flags.disk_clean, file.disk_clean, || Mark::Percent(15), text),
-        disk_target: p.pick("disk_target", flags.disk_target, file.disk_target, || Mark::Percent(20), text),
+        disk_floor: marks.floor,
+        disk_clean: marks.clean,
+        disk_target: marks.target,
         log_limit: p.pick("log_limit", flags.host.log_limit, file.log_limit, || Size::GIB, text),
-        price: p.pick("price", flags.host.price.map(Some), file.price.map(Some), || None, maybe),
+        price: p.optional("price", flags.host.price, file.price),
         claim_after: p.pick("claim_after", flags.claim_after, file.claim_after, || Span::secs(0), text),
-        metrics: p.pick("metrics", flags.metrics.map(Some), file.metrics.map(Some), || None, maybe),
-        exit_when_idle: p.pick(
-            "exit_when_idle",
-            flags.exit_when_idle.map(Some),
-            file.exit_when_idle.map(Some),
-            || None,
-            maybe,
-        ),
+        outputs_min_free: marks.outputs_min_free,
+        metrics: p.optional("metrics", flags.metrics, file.metrics),
+        exit_when_idle: p.optional("exit_when_idle", flags.exit_when_idle, file.exit_when_idle),
         private: false,
         state_dir,
     };
     check(&config)?;
     Ok((config, picker.effective))
+}
+
+/// How full disks may be.
+struct Marks {
+    floor: Mark,
+    clean: Mark,
+    target: Mark,
+    outputs_min_free: Option<Mark>,
+}
+
+/// As a kubelet has it: images go from 85 % on until 80 %, and nothing new begins on a full disk.
+fn marks(p: &mut Picker<'_>, flags: [Option<Mark>; 4], file: [Option<Mark>; 4]) -> Marks {
+    let ([floor, clean, target, outputs], [floor_, clean_, target_, outputs_]) = (flags, file);
+    Marks {
+        floor: p.pick("disk_floor", floor, floor_, || Mark::Percent(5), text),
+        clean: p.pick("disk_clean", clean, clean_, || Mark::Percent(15), text),
+        target: p.pick("disk_target", target, target_, || Mark::Percent(20), text),
+        outputs_min_free: p.optional("outputs_min_free", outputs, outputs_),
+    }
 }
 
 fn metadata(instance: Option<&Instance>) -> String {

@@ -71,8 +71,6 @@ struct Run {
     proven: Option<Epoch>,
     /// Whether it was told that it is cut off, and not yet that it is back.
     cut: bool,
-    /// Whether its container was started before the machine went down.
-    rebooted: bool,
     /// Cancelled once the job's marker is gone from where it waited before the claim.
     moved: CancellationToken,
 }
@@ -87,18 +85,8 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>,
     };
     let beat = Pace::after(node.fleet.clone(), |settings| settings.beat);
     let evictions = node.ledger.evictions();
-    let mut run = Run {
-        node: node.clone(),
-        job,
-        attempt,
-        beat,
-        evictions,
-        told: None,
-        proven,
-        cut: false,
-        rebooted: false,
-        moved,
-    };
+    let mut run =
+        Run { node: node.clone(), job, attempt, beat, evictions, told: None, proven, cut: false, moved };
     if let Some(epoch) = proven {
         run.proved(epoch);
     }
@@ -125,7 +113,6 @@ impl Run {
             }
             Stage::Lost => return Ok((Ending::node_lost(None), self.shipped().await)),
             Stage::Started(container) => {
-                self.rebooted = self.node.fence.rebooted();
                 if mutant::is_on(Mutant::StartTwice) {
                     let _ = self.node.engine.start(&container.id).await;
                 }

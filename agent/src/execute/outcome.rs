@@ -50,13 +50,17 @@ impl Reason {
     }
 }
 
-/// What a process ends with when its machine goes down: by SIGTERM, by SIGKILL, and as Docker's engine writes of
-/// a container that was running when the engine was last there.
-const WENT_DOWN: [i64; 3] = [128 + 15, 128 + 9, 255];
+/// What a process ends with when its machine goes down in order: by SIGTERM, or by SIGKILL.
+const WENT_DOWN: [i64; 2] = [128 + 15, 128 + 9];
 
-/// Whether a container that was there before the machine went down may have ended with it, rather than by itself.
-pub fn went_down(exit: &Exit) -> bool {
-    !exit.oom && WENT_DOWN.contains(&exit.code)
+/// Whether a container ended with its machine, which was started at that time, rather than by itself. Of one that
+/// was running when the power went, engines say no end, or one after the machine's start, with a code of their own:
+/// Docker 255 or 0, podman 0.
+pub fn went_down(exit: &Exit, booted: Option<Timestamp>) -> bool {
+    let Some(booted) = booted.filter(|booted| exit.started_at.is_some_and(|at| at < *booted)) else {
+        return false;
+    };
+    exit.finished_at.is_none_or(|at| at >= booted) || (!exit.oom && WENT_DOWN.contains(&exit.code))
 }
 
 /// How an attempt ended.
@@ -184,11 +188,27 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn what_ended_by_itself_did_not_go_down_with_the_machine() {
-        let exit = |code, oom| Exit { code, oom, error: None, started_at: None, finished_at: None };
-        assert!([143, 137, 255].iter().all(|code| went_down(&exit(*code, false))));
-        assert!(!went_down(&exit(0, false)) && !went_down(&exit(1, false)) && !went_down(&exit(137, true)));
+    #[rstest]
+    #[case(0, Some(5), false)]
+    #[case(1, Some(5), false)]
+    // In order, just before.
+    #[case(143, Some(9), true)]
+    #[case(137, Some(9), true)]
+    // Without a word.
+    #[case(255, Some(11), true)]
+    #[case(0, Some(11), true)]
+    #[case(0, None, true)]
+    fn what_ended_by_itself_did_not_go_down_with_the_machine(
+        #[case] code: i64,
+        #[case] finished: Option<i64>,
+        #[case] went: bool,
+    ) {
+        let at = |second| Timestamp::from_timestamp(second, 0);
+        let exit =
+            Exit { code, oom: false, error: None, started_at: at(1), finished_at: finished.and_then(at) };
+        assert_eq!(went_down(&exit, at(10)), went);
+        // Of a container that was started since, and where it is not known when the machine was.
+        assert!(!went_down(&exit, at(0)) && !went_down(&exit, None));
     }
 
     #[rstest]

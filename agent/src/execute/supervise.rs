@@ -8,6 +8,7 @@ use shared::{
     job::OnIsolation,
     log::OutputSize,
     output::{Chunks, OutputError},
+    units::Span,
 };
 use tokio::sync::watch;
 
@@ -100,13 +101,14 @@ impl Run {
             };
             if let (Some(reason), None, None) = (reason, asked, &found) {
                 asked = Some(reason);
-                tracing::info!(?reason, grace = %self.job.spec.grace, "stopping");
-                stop = stop_container(engine.clone(), id.clone(), self.job.spec.grace.0).boxed();
+                let grace = node.ledger.grace(self.job.spec.grace.0, node.clock.now());
+                tracing::info!(?reason, grace = %Span(grace), "stopping");
+                stop = stop_container(engine.clone(), id.clone(), grace).boxed();
             }
             if let (Some(found), Some(shipped)) = (&found, &output) {
                 let broken = self.broken_gpu(found, asked).await;
                 let mut ending = match found {
-                    Found::Exited { exit, .. } if self.rebooted && went_down(exit) => {
+                    Found::Exited { exit, .. } if went_down(exit, node.clock.booted()) => {
                         Ending::node_lost(Some(exit))
                     }
                     found => ending(found, asked, shipped, broken),

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use shared::{id::Timestamp, units::Size};
 
 use super::pulled::{Entries, Entry};
-use crate::{disk::Disk, node::Node, pace::Pace};
+use crate::{config::AgentConfig, disk::Disk, node::Node, pace::Pace};
 
 /// An image that a job has used so lately may be on its way into a container.
 const FRESH: TimeDelta = TimeDelta::minutes(10);
@@ -29,22 +29,31 @@ pub async fn watch(node: Arc<Node>) {
     let mut every = Pace::at_once(node.fleet.clone(), |settings| settings.beat);
     loop {
         every.tick().await;
-        let Some(disk) = disk(&node).await else { continue };
-        if disk.free < node.config.disk_clean.of(disk.size) {
-            clean(&node, disk).await;
+        // As health has seen it at the last beat.
+        let Some(disk) = node.disk.last() else { continue };
+        let (clean_below, target) = marks(&node.config, disk);
+        if disk.free < clean_below {
+            clean(&node, disk, target).await;
         }
     }
 }
 
 async fn disk(node: &Node) -> Option<Disk> {
     let root = node.engine.info().await.ok()?.root;
-    Disk::at(&root)
+    node.disk.look(&root).await
 }
 
-async fn clean(node: &Node, mut disk: Disk) {
-    let target = node.config.disk_target.of(disk.size);
+/// With how much room cleaning begins, and ends. No job is taken below the floor, so it begins there at the latest;
+/// at nothing it is switched off.
+fn marks(config: &AgentConfig, disk: Disk) -> (Size, Size) {
+    let [clean, target, floor] =
+        [config.disk_clean, config.disk_target, config.disk_floor].map(|mark| mark.of(disk.size));
+    if clean == Size(0) { (Size(0), Size(0)) } else { (clean.max(floor), target.max(clean).max(floor)) }
+}
+
+async fn clean(node: &Node, mut disk: Disk, target: Size) {
     // What is in use, or has another name by now, is not tried again before the next beat.
-    let mut spared = BTreeSet::new();
+    let mut spared: BTreeSet<String> = node.prefetches.images().into_iter().collect();
     if let Some((kept, _)) = node.ledger.reservation()
         && let Some((_, image)) = node.images.expected().filter(|(job, _)| *job == kept.job)
     {

@@ -70,7 +70,7 @@ pub async fn fetch(node: &Node, job: &Job) -> Result<ImageInfo, EngineError> {
 
 /// The image by the name under which it is wanted: the job's, or the digest that its first attempt found under
 /// that.
-fn wanted(job: &Job) -> &str {
+pub fn wanted(job: &Job) -> &str {
     let first = job.image.as_deref().filter(|_| job.spec.pull == Pull::Digest);
     first.unwrap_or(&job.spec.image)
 }

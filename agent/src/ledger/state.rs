@@ -16,6 +16,7 @@ use super::{
     cards::Cards,
     evict::{self, Candidate},
     excess::Excesses,
+    leaving::HandBack,
     reserve::{Newcomer, capacity_start},
     view::View,
 };
@@ -41,7 +42,7 @@ pub(super) struct State {
     /// Somebody has drained it.
     pub(super) drained: bool,
     /// Its jobs are to be stopped with notice and queued again.
-    pub(super) handing_back: bool,
+    pub(super) handing_back: Option<HandBack>,
     pub(super) problems: Vec<String>,
     pub(super) breaker: Breaker,
     /// Cut off from the store for so long that the node may be replaced.
@@ -72,7 +73,7 @@ impl State {
             paused: BTreeSet::new(),
             mode: Mode::Ready,
             drained: false,
-            handing_back: false,
+            handing_back: None,
             problems: Vec::new(),
             breaker: Breaker::default(),
             isolated: false,

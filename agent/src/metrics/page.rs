@@ -9,12 +9,12 @@ use prometheus_client::{
 };
 use shared::{
     lane::{GpuState, OfferedGpu},
-    node::{Capacity, Mode},
+    node::Capacity,
     store::Kind,
 };
 
 use super::Labels;
-use crate::{disk::Disk, node::Node};
+use crate::node::Node;
 
 /// A number that is looked up when it is asked for.
 type Gauges = Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>;
@@ -35,12 +35,12 @@ fn state(gpu: &OfferedGpu) -> &'static str {
 }
 
 /// All of it, in Prometheus' text format.
-pub async fn page(node: &Node) -> Result<String, fmt::Error> {
+pub fn page(node: &Node) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("haul");
     counted(node, &mut registry);
     host(node, &mut registry);
     jobs(node, &mut registry);
-    disks(node, &mut registry).await;
+    disks(node, &mut registry);
     let mut page = String::new();
     prometheus_text::encode(&mut page, &registry)?;
     Ok(page)
@@ -105,7 +105,7 @@ fn host(node: &Node, registry: &mut Registry) {
     }
     registry.register("gpus", "GPUs, and instances of those in MIG mode, by what they are doing", gpus);
 
-    let takes_jobs = node.ledger.mode() == Mode::Ready && node.ledger.problems().is_empty();
+    let takes_jobs = !node.ledger.is_closed();
     one(registry, "takes_jobs", "Whether the host takes jobs", None, f64::from(u8::from(takes_jobs)));
     let drained = f64::from(u8::from(node.ledger.is_drained()));
     one(registry, "drained", "Whether somebody has drained the host", None, drained);
@@ -135,8 +135,8 @@ fn jobs(node: &Node, registry: &mut Registry) {
     one(registry, "memory_promised", help, Some(Unit::Bytes), bytes(memory_used));
 }
 
-async fn disks(node: &Node, registry: &mut Registry) {
-    let Some(disk) = node.engine.info().await.ok().and_then(|info| Disk::at(&info.root)) else { return };
+fn disks(node: &Node, registry: &mut Registry) {
+    let Some(disk) = node.disk.last() else { return };
     #[expect(clippy::cast_precision_loss, reason = "no disk has 2^52 bytes")]
     let bytes = |size: shared::units::Size| size.bytes() as f64;
     one(registry, "disk", "The engine's disk", Some(Unit::Bytes), bytes(disk.size));

@@ -1,8 +1,8 @@
 //! Serving the page over HTTP, on a port or a unix socket of the host.
 
 use std::{
-    convert::Infallible, fmt, fs::Permissions, io, net::SocketAddr, os::unix::fs::PermissionsExt,
-    path::PathBuf, str::FromStr, sync::Arc, time::Duration,
+    convert::Infallible, fmt, future::ready, io, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,11 +14,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
 };
 
 use super::page;
-use crate::{node::Node, task::Tasks};
+use crate::{control, node::Node, task::Tasks};
 
 /// Prometheus' "Exposition formats", "Text-based format".
 const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -80,29 +80,34 @@ async fn accept(node: &Arc<Node>, tasks: &Tasks, listen: &Listen) -> io::Result<
         Listen::Port(address) => {
             let listener = TcpListener::bind(address).await?;
             loop {
-                let (stream, _) = listener.accept().await?;
-                answer(node, tasks, stream);
+                match listener.accept().await {
+                    Ok((stream, _)) => answer(node, tasks, stream),
+                    Err(error) => pause(&error).await,
+                }
             }
         }
         Listen::Socket(path) => {
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let listener = UnixListener::bind(path)?;
-            std::fs::set_permissions(path, Permissions::from_mode(0o660))?;
+            let listener = control::bind(path)?;
             loop {
-                let (stream, _) = listener.accept().await?;
-                answer(node, tasks, stream);
+                match listener.accept().await {
+                    Ok((stream, _)) => answer(node, tasks, stream),
+                    Err(error) => pause(&error).await,
+                }
             }
         }
     }
 }
 
+/// One connection that fails, or a process that has too many files open, ends nothing.
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "a scraper cannot be let in");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
 fn answer(node: &Arc<Node>, tasks: &Tasks, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
     let node = node.clone();
     tasks.spawn("metrics connection", async move {
-        let service = service_fn(move |request| respond(node.clone(), request));
+        let service = service_fn(move |request| ready(Ok::<_, Infallible>(respond(&node, &request))));
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(PATIENCE)
@@ -114,21 +119,21 @@ fn answer(node: &Arc<Node>, tasks: &Tasks, stream: impl AsyncRead + AsyncWrite +
     });
 }
 
-async fn respond(node: Arc<Node>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+fn respond(node: &Node, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let mut answer = Response::new(Full::default());
     if request.method() != Method::GET || request.uri().path() != "/metrics" {
         *answer.status_mut() = StatusCode::NOT_FOUND;
         *answer.body_mut() = Full::from("the metrics are at /metrics\n");
-        return Ok(answer);
+        return answer;
     }
-    match page::page(&node).await {
+    match page::page(node) {
         Ok(page) => {
             answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(TYPE));
             *answer.body_mut() = Full::from(page);
         }
         Err(_) => *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
     }
-    Ok(answer)
+    answer
 }
 
 #[cfg(test)]

@@ -26,6 +26,9 @@ use crate::{node::Node, volume::VolumeError};
 /// For how long what was read is taken to be in the gateway's cache.
 const WARM: Duration = Duration::from_secs(6 * 3600);
 
+/// And for how long one that failed is not tried again: the server may be back.
+const FAILED: Duration = Duration::from_secs(600);
+
 /// For how many jobs is read at once. Readers of several jobs would only share one link.
 const AT_ONCE: usize = 2;
 
@@ -53,12 +56,19 @@ fn wanted(spec: &JobSpec) -> Vec<Wanted> {
     wanted.collect()
 }
 
+/// A job whose data is being read.
+#[derive(Debug)]
+struct Job {
+    /// The image that it will need then.
+    image: String,
+    readings: Vec<Arc<Reading>>,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    /// When it was read last, by the clock that never goes back.
+    /// Until when it need not be read again, by the clock that never goes back.
     warm: BTreeMap<Wanted, Duration>,
-    /// Of whom something is being read.
-    running: BTreeMap<JobId, Vec<Arc<Reading>>>,
+    running: BTreeMap<JobId, Job>,
 }
 
 /// What is, and has been, read ahead on this host.
@@ -81,21 +91,28 @@ impl Prefetches {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this job's data must be read ahead, at this time.
-    pub fn need(&self, job: &JobId, spec: &JobSpec, now: Duration) -> Need {
+    /// Whether this job's data must be read ahead, at this time. Where it must it counts among those whose data is
+    /// being read, until [`run`] has ended or is dropped.
+    pub fn begin(&self, job: &JobId, spec: &JobSpec, now: Duration) -> Need {
         let wanted = wanted(spec);
         if wanted.is_empty() {
             return Need::Nothing;
         }
-        let state = self.state();
-        let is_warm = |one: &Wanted| state.warm.get(one).is_some_and(|at| now.saturating_sub(*at) < WARM);
-        if wanted.iter().all(is_warm) {
-            Need::Nothing
-        } else if state.running.contains_key(job) || state.running.len() >= AT_ONCE {
-            Need::Busy
-        } else {
-            Need::Read
+        let mut state = self.state();
+        state.warm.retain(|_, until| *until > now);
+        if wanted.iter().all(|one| state.warm.contains_key(one)) {
+            return Need::Nothing;
         }
+        if state.running.contains_key(job) || state.running.len() >= AT_ONCE {
+            return Need::Busy;
+        }
+        state.running.insert(job.clone(), Job { image: spec.image.clone(), readings: Vec::new() });
+        Need::Read
+    }
+
+    /// The images that jobs will need whose data is being read.
+    pub fn images(&self) -> Vec<String> {
+        self.state().running.values().map(|job| job.image.clone()).collect()
     }
 
     /// Whether anything is being read.
@@ -105,10 +122,10 @@ impl Prefetches {
 
     /// How far it is, by job.
     pub fn progress(&self) -> BTreeMap<JobId, Prefetching> {
-        let sum = |readings: &Vec<Arc<Reading>>| {
-            readings.iter().fold(Prefetching::default(), |sum, reading| sum.and(&reading.progress()))
+        let sum = |job: &Job| {
+            job.readings.iter().fold(Prefetching::default(), |sum, reading| sum.and(&reading.progress()))
         };
-        self.state().running.iter().map(|(job, readings)| (job.clone(), sum(readings))).collect()
+        self.state().running.iter().map(|(id, job)| (id.clone(), sum(job))).collect()
     }
 }
 
@@ -120,27 +137,27 @@ struct Running<'n> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let readings = self.node.prefetches.state().running.remove(self.job);
-        readings.iter().flatten().for_each(|reading| reading.stop());
+        let job = self.node.prefetches.state().running.remove(self.job);
+        job.iter().flat_map(|job| &job.readings).for_each(|reading| reading.stop());
     }
 }
 
-/// Reads ahead what the job wants, until all of it is read, or it cannot be: that keeps no job from running. Safe
-/// to drop, which ends the reading.
+/// Reads ahead what the job wants, which has begun, until all of it is read, or it cannot be: that keeps no job from
+/// running. Safe to drop, which ends the reading.
 pub async fn run(node: &Node, job: &JobId, spec: &JobSpec) {
-    node.prefetches.state().running.insert(job.clone(), Vec::new());
     let running = Running { node, job };
     for one in wanted(spec) {
-        match read(node, job, &one).await {
-            Ok(done) => {
-                let files = done.files_done;
-                tracing::info!(volume = %one.volume, files, bytes = %done.bytes_done.human(), "read ahead");
+        let holds = match read(node, job, &one).await {
+            Ok(Prefetching { files_done, bytes_done, .. }) => {
+                tracing::info!(volume = %one.volume, files = files_done, bytes = %bytes_done.human(), "read ahead");
+                WARM
             }
             Err(why) => {
                 tracing::warn!(volume = %one.volume, why, "not all could be read ahead; the job goes on");
+                FAILED
             }
-        }
-        node.prefetches.state().warm.insert(one, node.clock.elapsed());
+        };
+        node.prefetches.state().warm.insert(one, node.clock.elapsed() + holds);
     }
     drop(running);
 }
@@ -149,13 +166,13 @@ async fn read(node: &Node, job: &JobId, wanted: &Wanted) -> Result<Prefetching, 
     let root: Result<PathBuf, VolumeError> =
         node.volumes.resolve(&wanted.volume, wanted.path.as_deref(), Access::Read).await;
     let reading = Reading::start(root.map_err(|error| error.to_string())?, &wanted.patterns)?;
-    if let Some(readings) = node.prefetches.state().running.get_mut(job) {
-        readings.push(reading.clone());
+    if let Some(job) = node.prefetches.state().running.get_mut(job) {
+        job.readings.push(reading.clone());
     }
-    let (mut before, mut still) = (reading.progress(), Duration::ZERO);
+    let (mut before, mut still) = (reading.steps(), Duration::ZERO);
     while !reading.is_over() {
         tokio::time::sleep(LOOK).await;
-        let now = reading.progress();
+        let now = reading.steps();
         still = if now == before { still + LOOK } else { Duration::ZERO };
         if still >= STALLED {
             reading.stop();
@@ -183,16 +200,17 @@ mod tests {
             );
             parse(&text, Format::Toml).expect("valid")
         };
-        let (job, at) = (JobId::new("j").expect("valid"), Duration::from_secs);
+        let (id, at) = (|name| JobId::new(name).expect("valid"), Duration::from_secs);
         let prefetches = Prefetches::default();
-        assert_eq!(prefetches.need(&job, &spec(""), at(0)), Need::Nothing);
+        assert_eq!(prefetches.begin(&id("a"), &spec(""), at(0)), Need::Nothing);
         let images = spec("\"train/**\"");
-        assert_eq!(prefetches.need(&job, &images, at(0)), Need::Read);
-        prefetches.state().warm.insert(wanted(&images)[0].clone(), at(0));
-        assert_eq!(prefetches.need(&job, &images, WARM - at(1)), Need::Nothing);
-        assert_eq!(prefetches.need(&job, &images, WARM), Need::Read);
-        assert_eq!(prefetches.need(&job, &spec("\"test/**\""), at(0)), Need::Read);
-        prefetches.state().running.insert(job.clone(), Vec::new());
-        assert_eq!(prefetches.need(&job, &images, WARM), Need::Busy, "for this very job");
+        prefetches.state().warm.insert(wanted(&images)[0].clone(), at(10));
+        assert_eq!(prefetches.begin(&id("a"), &images, at(9)), Need::Nothing);
+        assert_eq!(prefetches.begin(&id("a"), &images, at(10)), Need::Read);
+        assert!(prefetches.state().warm.is_empty(), "what holds no more is forgotten");
+        assert_eq!(prefetches.begin(&id("a"), &images, at(10)), Need::Busy, "for this very job");
+        assert_eq!(prefetches.begin(&id("b"), &spec("\"test/**\""), at(0)), Need::Read);
+        assert_eq!(prefetches.begin(&id("c"), &images, at(10)), Need::Busy, "as many as may be");
+        assert_eq!(prefetches.images(), ["i", "i"]);
     }
 }

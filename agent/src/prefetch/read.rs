@@ -35,6 +35,8 @@ pub struct Reading {
     bytes: AtomicU64,
     files_done: AtomicU64,
     bytes_done: AtomicU64,
+    /// What was listed, whether it fits or not.
+    listed: AtomicU64,
     /// Threads that have not ended.
     threads: AtomicUsize,
     stop: AtomicBool,
@@ -79,10 +81,23 @@ impl Reading {
     }
 
     fn list(&self, root: &Path, patterns: &[Pattern], found: &mpsc::SyncSender<PathBuf>) {
-        for entry in WalkDir::new(root) {
+        let mut begun = Vec::new();
+        for pattern in patterns {
+            let base = base(pattern.as_str());
+            // What is below one that has been listed has been as well.
+            if !begun.iter().any(|other| base.starts_with(other)) {
+                self.list_below(root, &base, patterns, found);
+                begun.push(base);
+            }
+        }
+    }
+
+    fn list_below(&self, root: &Path, base: &Path, patterns: &[Pattern], found: &mpsc::SyncSender<PathBuf>) {
+        for entry in WalkDir::new(root.join(base)) {
             if self.is_stopped() {
                 return;
             }
+            self.listed.fetch_add(1, Ordering::Relaxed);
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
@@ -150,6 +165,12 @@ impl Reading {
         self.threads.load(Ordering::Acquire) == 0
     }
 
+    /// Grows while anything is listed or read.
+    pub fn steps(&self) -> u64 {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        of(&self.listed) + of(&self.files_done) + of(&self.bytes_done)
+    }
+
     /// How far it is.
     pub fn progress(&self) -> Prefetching {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -160,6 +181,14 @@ impl Reading {
             bytes_done: Size(of(&self.bytes_done)),
         }
     }
+}
+
+/// The directory that all paths which fit a pattern are below: its parts before the first with a wildcard, and not the
+/// last, which may be a file.
+fn base(pattern: &str) -> PathBuf {
+    let parts: Vec<&str> = pattern.split('/').collect();
+    let literal = parts.iter().take_while(|part| !part.contains(['*', '?', '[']));
+    literal.take(parts.len() - 1).collect()
 }
 
 #[cfg(test)]
@@ -173,6 +202,14 @@ mod tests {
             std::thread::yield_now();
         }
         (reading.progress(), reading.failed())
+    }
+
+    #[test]
+    fn only_what_is_below_a_pattern_is_listed() {
+        let bases = [("a/b/**", "a/b"), ("a/*.tar", "a"), ("**/x", ""), ("a/b.tar", "a"), ("b.tar", "")];
+        for (pattern, expected) in bases {
+            assert_eq!(base(pattern), PathBuf::from(expected), "{pattern}");
+        }
     }
 
     #[test]
@@ -199,7 +236,9 @@ mod tests {
         assert_eq!(read(&["train/**"]), (3, (3 << 20) + 12), "no link is followed");
         assert_eq!(read(&["train/*.tar"]), (1, 5));
         assert_eq!(read(&["**/*.tar"]), (3, (3 << 20) + 16));
-        assert_eq!(read(&["none/**"]), (0, 0));
+        assert_eq!(read(&["**/*.tar", "train/*", "train/a/1.tar"]), (4, (3 << 20) + 23), "each once");
+        let (nothing, why) = all(dir.path(), &["none/**"]);
+        assert!(nothing.files == 0 && why.is_some_and(|why| why.contains("none")));
         assert!(all(&dir.path().join("gone"), &["**"]).1.is_some_and(|why| why.contains("gone")));
     }
 }

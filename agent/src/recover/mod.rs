@@ -38,7 +38,7 @@ pub async fn recover(node: &Arc<Node>) {
     let markers = insist("the index", || node.index.held_by(&node.id)).await;
     let shelf: BTreeSet<JobId> = markers.iter().map(|marker| marker.job.clone()).collect();
     let jobs = read_jobs(node, &containers, &shelf).await;
-    let plan = plan::plan(&node.id, node.fence.rebooted(), containers, markers, jobs);
+    let plan = plan::plan(&node.id, node.clock.booted(), containers, markers, jobs);
     // Where the earlier run's lease holds and has never lapsed under a job, nobody can have begun to replace this node.
     let proven = node.fence.take_up(plan.resume.iter().map(|(job, ..)| job.id.clone()).collect());
     for (job, holding, stage) in plan.resume {

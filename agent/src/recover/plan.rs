@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::{
-    id::{Attempt, JobId, NodeId},
+    id::{Attempt, JobId, NodeId, Timestamp},
     index::Marker,
     log::Job,
 };
@@ -34,10 +34,10 @@ fn may_come(job: &Job, marker: &Marker) -> bool {
 }
 
 /// Decides on all containers of this node and all jobs that its shelf names; `jobs` has those of
-/// both that exist, and `rebooted` says that the machine was started anew since.
+/// both that exist, and `booted` is when the machine was started.
 pub fn plan(
     node: &NodeId,
-    rebooted: bool,
+    booted: Option<Timestamp>,
     containers: Vec<Container>,
     markers: Vec<Marker>,
     mut jobs: BTreeMap<JobId, Job>,
@@ -69,7 +69,7 @@ pub fn plan(
                 let share = shared::node::Share::of(&job.spec, job.memory());
                 let holding = Holding { attempt: claim.attempt, gpus: claim.gpus, share };
                 let stage = match claim.started {
-                    Some(_) if rebooted => Stage::Lost,
+                    Some(started) if booted.is_some_and(|booted| started.started_at < booted) => Stage::Lost,
                     Some(_) => Stage::Gone,
                     None => Stage::Claimed,
                 };

@@ -114,7 +114,7 @@ fn marker(job: &str) -> Marker {
 fn fate(was: Was, container: Option<Container>, on_shelf: bool) -> String {
     let markers = if on_shelf { vec![marker("j")] } else { vec![] };
     let jobs = BTreeMap::from([(id("j"), job("j", was))]);
-    let plan = plan::plan(&node("me"), false, container.into_iter().collect(), markers, jobs);
+    let plan = plan::plan(&node("me"), None, container.into_iter().collect(), markers, jobs);
     let mut fate = Vec::new();
     fate.extend(plan.resume.iter().map(|(_, _, stage)| stage.to_string()));
     fate.extend(plan.settle.iter().map(|_| "settle".to_owned()));
@@ -125,8 +125,13 @@ fn fate(was: Was, container: Option<Container>, on_shelf: bool) -> String {
 #[test]
 fn what_is_gone_after_the_machine_went_down_was_lost_with_it() {
     let jobs = BTreeMap::from([(id("j"), job("j", Was::Started))]);
-    let plan = plan::plan(&node("me"), true, Vec::new(), vec![marker("j")], jobs);
-    assert_eq!(plan.resume[0].2.to_string(), "lost");
+    let stage = |booted: i64| {
+        let booted = Timestamp::from_timestamp(booted, 0);
+        let plan = plan::plan(&node("me"), booted, Vec::new(), vec![marker("j")], jobs.clone());
+        plan.resume[0].2.to_string()
+    };
+    // It was started at 0.
+    assert_eq!([1, -1].map(stage), ["lost", "gone"]);
 }
 
 #[test]
@@ -155,11 +160,11 @@ fn what_is_not_ours_is_removed_and_tidied() {
 #[test]
 fn a_claim_that_may_still_come_keeps_its_marker() {
     let jobs = BTreeMap::from([(id("j"), job("j", Was::Queued))]);
-    let plan = plan::plan(&node("me"), false, Vec::new(), vec![marker("j")], jobs);
+    let plan = plan::plan(&node("me"), None, Vec::new(), vec![marker("j")], jobs);
     assert!(plan.over.is_empty() && plan.settle.is_empty(), "{plan:?}");
     let of_the_next = Marker::held(&id("j"), &node("me"), Attempt(2));
     let jobs = BTreeMap::from([(id("j"), job("j", Was::Requeued))]);
-    let plan = plan::plan(&node("me"), false, Vec::new(), vec![marker("j"), of_the_next], jobs);
+    let plan = plan::plan(&node("me"), None, Vec::new(), vec![marker("j"), of_the_next], jobs);
     assert_eq!((plan.over, plan.settle.len()), (vec![marker("j")], 1));
 }
 
@@ -169,7 +174,7 @@ fn a_claim_that_came_late_gets_no_gpu_that_was_given_out_since() {
     let resumed = |since: (&str, Was, &str), late: (&str, Was, &str)| {
         let jobs = [since, late].map(|(name, was, run)| (id(name), job_of(name, was, run, &gpu("1"))));
         let plan =
-            plan::plan(&node("me"), false, Vec::new(), vec![marker("since"), marker("late")], jobs.into());
+            plan::plan(&node("me"), None, Vec::new(), vec![marker("since"), marker("late")], jobs.into());
         assert!(plan.over.is_empty(), "its marker is what the sweep finds it by");
         plan.resume.into_iter().map(|(job, ..)| job.id.to_string()).collect::<Vec<_>>()
     };
@@ -180,14 +185,14 @@ fn a_claim_that_came_late_gets_no_gpu_that_was_given_out_since() {
     assert!(resumed(("since", Was::Claimed, "two"), ("late", Was::Claimed, "one")).is_empty());
     let jobs =
         [("a", "1"), ("b", "2")].map(|(name, on)| (id(name), job_of(name, Was::Claimed, name, &gpu(on))));
-    assert_eq!(plan::plan(&node("me"), false, Vec::new(), Vec::new(), jobs.into()).resume.len(), 2);
+    assert_eq!(plan::plan(&node("me"), None, Vec::new(), Vec::new(), jobs.into()).resume.len(), 2);
 }
 
 #[test]
 fn what_nobody_knows_is_forgotten() {
     let mut stranger = container("x", 1, ContainerState::Running);
     stranger.labels.clear();
-    let plan = plan::plan(&node("me"), false, vec![stranger], vec![marker("ghost")], BTreeMap::new());
+    let plan = plan::plan(&node("me"), None, vec![stranger], vec![marker("ghost")], BTreeMap::new());
     assert_eq!((plan.remove.len(), plan.over), (1, vec![marker("ghost")]));
     assert!(plan.resume.is_empty() && plan.settle.is_empty());
 }
@@ -210,7 +215,7 @@ proptest! {
             containers.extend(made.map(|(attempt, state)| container(&name, attempt, states[state])));
         }
         let count = containers.len();
-        let plan = plan::plan(&node("me"), false, containers, markers.clone(), jobs.clone());
+        let plan = plan::plan(&node("me"), None, containers, markers.clone(), jobs.clone());
         let resumed: BTreeSet<JobId> = plan.resume.iter().map(|(job, ..)| job.id.clone()).collect();
         let settled: BTreeSet<JobId> = plan.settle.iter().map(|(job, _)| job.id.clone()).collect();
         prop_assert_eq!(resumed.len(), plan.resume.len());

@@ -6,6 +6,7 @@
 
 use std::{
     fmt::{Debug, Write as _},
+    io::{self, Write as _},
     os::{linux::fs::MetadataExt, unix::net::UnixDatagram},
 };
 
@@ -53,6 +54,8 @@ impl Journal {
         }
         let socket = UnixDatagram::unbound().ok()?;
         socket.connect(SOCKET).ok()?;
+        // A journal that hangs does not hold up the agent.
+        socket.set_nonblocking(true).ok()?;
         Some(Self(socket))
     }
 }
@@ -84,7 +87,7 @@ impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Journal {
         let level = *event.metadata().level();
         if self.0.send(&entry(level, &fields)).is_err() {
             // Too long for a datagram, or the journal is being started anew: standard error is kept open for it.
-            eprintln!("{}", text(&fields));
+            let _ = writeln!(io::stderr(), "{}", text(&fields));
         }
     }
 }

@@ -87,7 +87,7 @@ fn exit(state: ApiState) -> Exit {
         error: state.error.filter(|error| !error.is_empty()),
         started_at,
         // The engine notes the start once it is told of it, which may be after a short one's end.
-        finished_at: time(state.finished_at).max(started_at),
+        finished_at: time(state.finished_at).map(|at| started_at.map_or(at, |started| at.max(started))),
     }
 }
 
