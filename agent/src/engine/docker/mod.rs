@@ -4,6 +4,7 @@ mod connection;
 mod create;
 mod error;
 mod gpus;
+mod nodes;
 mod oom;
 mod output;
 mod pull;
@@ -249,6 +250,11 @@ impl Engine for Docker {
         let engine = self.agree().await?;
         let raises_limits = self.raises_limits.load(Ordering::Relaxed);
         let options = CreateContainerOptions { name: Some(plan.name.clone()), platform: String::new() };
+        if engine.info.systemd_cgroups
+            && let GpuAccess::Nvidia { nodes, .. } = &plan.gpus
+        {
+            nodes::link(nodes);
+        }
         let body = create::body(plan, engine.info.systemd_cgroups, raises_limits);
         let create = engine.client.create_container(Some(options), body);
         let made = self.timed("make the container", SLOW, Call::Create(&plan.name), create).await?;
