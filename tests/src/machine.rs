@@ -43,10 +43,11 @@ const LIKE_A_HOST: &[&str] = &[
     "--tmpfs=/run",
     "--tmpfs=/run/lock",
     "--tmpfs=/tmp:exec",
-    // Not on top of the layers of the container's own.
-    "--volume=/var/lib/docker",
     "--memory=4g",
 ];
+
+/// The disk of its engine, which cannot be on top of the layers of the container's own.
+pub const DISK: &str = "/var/lib/docker";
 
 /// The driver's library, where the loader looks.
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1";
@@ -63,14 +64,14 @@ impl Machine {
     /// # Panics
     /// When it does not boot.
     pub fn start(name: &str, shared: &[(&Path, &str)]) -> Self {
-        Self::start_with(name, shared, &[])
+        Self::start_with(name, shared, &format!("--volume={DISK}"))
     }
 
-    /// Starts one whose container is made with more flags.
+    /// Likewise, where this flag gives its engine a disk.
     ///
     /// # Panics
     /// When it does not boot.
-    pub fn start_with(name: &str, shared: &[(&Path, &str)], flags: &[&str]) -> Self {
+    pub fn start_with(name: &str, shared: &[(&Path, &str)], disk: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let container = format!("haul-host-{}-{number}-{name}", std::process::id());
@@ -78,7 +79,7 @@ impl Machine {
         let mounts: Vec<String> =
             shared.iter().map(|(from, to)| format!("--volume={}:{to}", from.display())).collect();
         let named = ["create", "--label", LABEL, "--name", &machine.container, "--hostname", name];
-        let mut args = [&named, LIKE_A_HOST, flags].concat();
+        let mut args = [&named, LIKE_A_HOST, &[disk]].concat();
         args.extend(mounts.iter().map(String::as_str));
         args.push(IMAGE);
         ask(None, &args);

@@ -15,6 +15,7 @@ use crate::{
     emulator::Kind,
     engine::ask,
     eventually,
+    machine::DISK,
     world::{BUSYBOX, haul, root},
 };
 
@@ -74,7 +75,16 @@ impl Site {
 
     /// A node of the fleet: a host with the package, whose variables are these besides.
     pub fn host(&self, name: &str, more: &str) -> Machine {
-        let machine = self.bare(name);
+        self.joined(self.bare(name), more)
+    }
+
+    /// A node whose engine's disk has this size (`300m`), and loses all with the power.
+    pub fn host_on_small_disk(&self, name: &str, size: &str) -> Machine {
+        let disk = format!("--tmpfs={DISK}:size={size}");
+        self.joined(Machine::start_with(name, &[(self.shared.path(), SHARED)], &disk), "")
+    }
+
+    fn joined(&self, machine: Machine, more: &str) -> Machine {
         machine.put("/etc/haul/agent.env", format!("{}{more}", self.variables()).as_bytes());
         machine.install(&package(VERSIONS[0]));
         machine.until_ready();
