@@ -202,7 +202,11 @@ pub fn package(version: &str) -> PathBuf {
     lock.lock().expect("locked");
     let (program, package) = (haul(), dir.join(format!("haul_{version}_{}.deb", architecture())));
     let age = |path: &Path| path.metadata().and_then(|found| found.modified()).ok();
-    if age(&package) <= age(&program) {
+    let mut parts = vec![program.clone()];
+    for dir in ["packaging", "packaging/deb", "systemd"].map(|dir| root().join(dir)) {
+        parts.extend(dir.read_dir().expect("a directory").flatten().map(|entry| entry.path()));
+    }
+    if parts.iter().any(|part| age(&package) <= age(part)) {
         let mut build = Command::new(root().join("packaging/build"));
         build.arg("--out").arg(&dir).arg("--binary").arg(&program).args([
             "--version",

@@ -106,7 +106,7 @@ fn a_host_that_is_shut_down_hands_its_jobs_back() {
     let host = site.host("a", "HAUL_LABELS=host=a\n");
     let script = "n=0; trap 'echo $n >$HAUL_CHECKPOINT_DIR/n; exit 7' TERM; from=$(cat $HAUL_CHECKPOINT_DIR/n); \
                   if [ -n \"$from\" ]; then echo from $from; exit 0; fi; \
-                  while true; do n=$((n + 1)); echo $n; sleep 0.2; done";
+                  while true; do n=$((n + 1)); echo $n; sleep 0.2 & wait $!; done";
     let id = site.submit(&json!({}), script);
     eventually("it counts", || site.world().run(["logs", &id]).stdout.contains("3\n").then_some(()));
     host.shut_down();
@@ -124,6 +124,10 @@ fn a_host_that_is_shut_down_hands_its_jobs_back() {
     host.until_ready();
     let journal = host.journal("haul-agent");
     assert!(journal.contains("the machine goes down"), "{journal}");
+    // systemd leaves the containers to the agent, which alone knows a job's grace.
+    let last = host.ok("journalctl --no-pager -o cat -b -1 -u haul-agent -u 'docker-*.scope'");
+    let (asked, ended) = (last.rfind("reason=Preempted"), last.rfind(".scope: Deactivated successfully"));
+    assert!(asked.is_some() && ended.is_some() && asked < ended, "systemd stopped the container:\n{last}");
     let again = site.submit(&json!({ "placement": { "require": { "host": "a" } } }), "true");
     site.world().until(&again, "succeeded");
 }
