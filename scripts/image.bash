@@ -1,6 +1,6 @@
 # What the scripts share that make images from Debian packages, with no registry. Sourced, after host.bash; names
 # of images and recipes are the caller's.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 
 tree=
 clean() { if [[ -n $tree ]]; then as_root rm -rf "$tree"; fi; }
