@@ -79,15 +79,15 @@ async fn route(node: &Node, client: &Client, message: &Received) {
     let id = JobId::of_message(&message.id);
     let routed = match submit(client, &id, &message.body).await {
         Ok(()) => {
-            tracing::info!(job = %id, message = message.id, "routed from the inbox");
+            tracing::info!(job = %id, received = message.id, "routed from the inbox");
             Ok(())
         }
         Err(Refused::Later(error)) => {
-            tracing::warn!(error = %Chain(&error), message = message.id, "left in the inbox for later");
+            tracing::warn!(error = %Chain(&error), received = message.id, "left in the inbox for later");
             return;
         }
         Err(Refused::Dead(reason)) => {
-            tracing::warn!(reason, message = message.id, "no valid job; moved to the dead letters");
+            tracing::warn!(reason, received = message.id, "no valid job; moved to the dead letters");
             bury(node, message, &reason).await
         }
     };
@@ -97,7 +97,7 @@ async fn route(node: &Node, client: &Client, message: &Received) {
         Err(error) => Err(error),
     };
     if let Err(error) = deleted {
-        tracing::warn!(error = %Chain(&error), message = message.id, "the message is seen again");
+        tracing::warn!(error = %Chain(&error), received = message.id, "the message is seen again");
     }
 }
 

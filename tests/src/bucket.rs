@@ -2,6 +2,7 @@
 //! touches them, and no part of haul reads for the tests.
 
 use http::Method;
+use http_body_util::Full;
 use serde_json::Value;
 
 use crate::{
@@ -51,6 +52,16 @@ impl Bucket {
     pub fn get(&self, key: &str) -> Option<Value> {
         let body = self.http.ask(request(Method::GET, &format!("{}/{}/{key}", self.url, self.prefix)))?;
         Some(serde_json::from_slice(&body).unwrap_or_else(|e| panic!("{key} is no JSON: {e}")))
+    }
+
+    /// Puts an object that is none of haul's beside the fleet, and gives its URL.
+    ///
+    /// # Panics
+    /// When the emulator does not take it.
+    pub fn put(&self, key: &str, body: Vec<u8>) -> String {
+        let request = http::Request::put(format!("{}/{key}", self.url));
+        self.http.ask(request.body(Full::new(body.into())).expect("a request")).expect("taken");
+        format!("s3://{BUCKET}/{key}")
     }
 
     /// How many jobs have ended, by the index.

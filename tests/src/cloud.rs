@@ -1,6 +1,9 @@
 //! A fleet on an emulator of SQS and S3, whose parts each go through a door of their own.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    net::Ipv4Addr,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use serde_json::Value;
 
@@ -66,7 +69,12 @@ impl Cloud {
 
     /// A way of its own, for an agent, with the environment that leads there.
     pub fn other_door(&self) -> (Door, Environment) {
-        let door = self.proxy.door();
+        self.other_door_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Likewise, for what reaches this address of the machine's.
+    pub fn other_door_at(&self, address: Ipv4Addr) -> (Door, Environment) {
+        let door = self.proxy.door_at(address);
         let env = emulator::environment(&door.url());
         (door, env)
     }

@@ -14,12 +14,14 @@ pub mod histories;
 pub mod host;
 pub mod http;
 pub mod load;
+pub mod machine;
 pub mod metadata;
 pub mod nvml;
 pub mod proxy;
 pub mod queues;
 pub mod receiver;
 pub mod recorder;
+pub mod site;
 pub mod timeline;
 pub mod world;
 
@@ -33,10 +35,12 @@ pub use emulator::Emulator;
 pub use histories::Histories;
 pub use host::Host;
 pub use load::Load;
+pub use machine::Machine;
 pub use metadata::Metadata;
 pub use proxy::Proxy;
 pub use receiver::{Mood, Receiver};
 pub use recorder::Recorder;
+pub use site::Site;
 pub use timeline::Timeline;
 pub use world::{Done, World};
 

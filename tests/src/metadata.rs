@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -28,12 +28,20 @@ pub struct Metadata {
 impl Metadata {
     /// Amazon EC2's: a spot instance.
     pub fn aws() -> Self {
+        Self::aws_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same, at an address of the machine's that hosts reach.
+    pub fn aws_at(address: Ipv4Addr) -> Self {
         let document = r#"{"instanceId": "i-0123456789abcdef0", "instanceType": "p5.48xlarge",
             "region": "eu-central-1", "availabilityZone": "eu-central-1a", "accountId": "1"}"#;
-        Self::start(&[
-            ("/latest/dynamic/instance-identity/document", document),
-            ("/latest/meta-data/instance-life-cycle", "spot"),
-        ])
+        Self::start_at(
+            address,
+            &[
+                ("/latest/dynamic/instance-identity/document", document),
+                ("/latest/meta-data/instance-life-cycle", "spot"),
+            ],
+        )
     }
 
     /// Google Compute Engine's.
@@ -62,7 +70,11 @@ impl Metadata {
     }
 
     fn start(pages: &[(&str, &str)]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::start_at(Ipv4Addr::LOCALHOST, pages)
+    }
+
+    fn start_at(address: Ipv4Addr, pages: &[(&str, &str)]) -> Self {
+        let listener = TcpListener::bind((address, 0)).expect("a port");
         let address = listener.local_addr().expect("its address");
         let pages = pages.iter().map(|(path, body)| ((*path).to_owned(), (*body).to_owned())).collect();
         let (pages, stop) = (Arc::new(Mutex::new(pages)), Arc::new(AtomicBool::new(false)));

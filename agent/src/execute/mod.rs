@@ -410,9 +410,10 @@ impl Run {
         };
         if let Some(Event::Ended(ended)) = ended.map(|entry| entry.event) {
             let Ended { outcome, exit_code, message, .. } = &*ended;
-            let message = message.as_deref().unwrap_or_default();
+            // Not as `message`, which is what the entry itself says.
+            let why = message.as_deref().unwrap_or_default();
             node.metrics.ended(*outcome);
-            tracing::info!(%outcome, exit_code, message, state = %self.job.phase(), "ended");
+            tracing::info!(%outcome, exit_code, why, state = %self.job.phase(), "ended");
         }
         node.ledger.found(&self.job.id, &self.job.spec, finding, node.clock.now());
         // From here on the log gives the GPUs to nobody.

@@ -4,11 +4,12 @@
 //! ever. So volumes are only touched from threads that may be left behind, with a deadline; while
 //! some of a volume's threads hang, no more are sent after them.
 
+mod beneath;
 mod look;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -16,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use shared::{
     id::VolumeName,
     lane::{Access, OfferedVolume},
@@ -109,7 +109,7 @@ impl Volumes {
             return Err(VolumeError::ReadOnly(volume.clone()));
         }
         let (root, below) = (config.path.clone(), path.unwrap_or(".").to_owned());
-        let found = threads.run(move || Ok(beneath(&root, &below))).await;
+        let found = threads.run(move || Ok(beneath::beneath(&root, &below))).await;
         let shown = || path.unwrap_or(".").to_owned();
         match found {
             Ok(Ok(path)) => Ok(path),
@@ -127,18 +127,6 @@ impl Volumes {
 
 fn down(volume: &VolumeName, config: &VolumeConfig, why: String) -> VolumeError {
     VolumeError::Down { volume: volume.clone(), path: config.path.clone(), why }
-}
-
-/// The real path of `below`, which the kernel keeps beneath `root` while it follows links
-/// (`openat2(2)`, `RESOLVE_BENEATH`).
-fn beneath(root: &Path, below: &str) -> Result<PathBuf, rustix::io::Errno> {
-    let root =
-        rustix::fs::openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let flags = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let found = rustix::fs::openat2(&root, below, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), flags)?;
-    use std::os::fd::AsRawFd;
-    std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
-        .map_err(|e| rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO))
 }
 
 /// How many threads may hang on one place before no more are sent there.
@@ -182,6 +170,8 @@ impl Threads {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn volumes(dir: &Path, read_only: bool) -> (Volumes, VolumeName) {

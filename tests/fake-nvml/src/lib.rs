@@ -1,6 +1,6 @@
 //! A stand-in for `libnvidia-ml.so.1`, so that the shipped NVML code is tested without a GPU.
 //!
-//! GPUs come from the TOML file that `FAKE_NVML_FILE` names, read afresh at each call, so that a
+//! GPUs come from the TOML file that `FAKE_NVML_FILE` names (`/etc/gpus.toml` without), read afresh at each call, so that a
 //! test can take a GPU away, raise an ECC error or show a foreign process while the program runs:
 //!
 //! ```toml
@@ -25,6 +25,9 @@
 use std::{ffi::c_char, time::Duration};
 
 use serde::Deserialize;
+
+/// Where the file is on a host that has this in place of the driver's library.
+const PLACE: &str = "/etc/gpus.toml";
 
 const SUCCESS: u32 = 0;
 const INVALID_ARGUMENT: u32 = 2;
@@ -103,7 +106,7 @@ fn cuda() -> i32 {
 
 /// The host as the file has it now; waits while it hangs.
 fn host() -> Option<Host> {
-    let path = std::env::var_os("FAKE_NVML_FILE")?;
+    let path = std::env::var_os("FAKE_NVML_FILE").unwrap_or_else(|| PLACE.into());
     loop {
         let host: Host = toml::from_str(&std::fs::read_to_string(&path).ok()?).ok()?;
         if !host.hang {

@@ -9,7 +9,7 @@ mod request;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -118,9 +118,14 @@ impl Proxy {
         }
     }
 
-    /// A way in for one client.
+    /// A way in for one client of this machine.
     pub fn door(&self) -> Door {
-        let listener = self.runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        self.door_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// A way in for one client that reaches this address of the machine's.
+    pub fn door_at(&self, address: Ipv4Addr) -> Door {
+        let listener = self.runtime.block_on(TcpListener::bind((address, 0))).expect("a free port");
         let seed = self.seed.fetch_add(1, Ordering::Relaxed);
         let record = Record {
             counts: BTreeMap::new(),

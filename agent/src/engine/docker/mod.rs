@@ -3,7 +3,9 @@
 mod connection;
 mod create;
 mod error;
+mod frozen;
 mod gpus;
+mod nodes;
 mod oom;
 mod output;
 mod pull;
@@ -35,8 +37,8 @@ use shared::id::Timestamp;
 use tokio::sync::mpsc;
 
 use super::{
-    Container, ContainerId, Engine, EngineError, EngineInfo, Exit, Frame, GpuAccess, ImageInfo, Plan,
-    PullProgress, Stats, credentials, reference::Reference,
+    Container, ContainerId, ContainerState, Engine, EngineError, EngineInfo, Exit, Frame, GpuAccess,
+    ImageInfo, Plan, PullProgress, Stats, credentials, reference::Reference,
 };
 use connection::{Connection, DEFAULT_ADDRESS};
 use error::{Call, classify};
@@ -249,6 +251,11 @@ impl Engine for Docker {
         let engine = self.agree().await?;
         let raises_limits = self.raises_limits.load(Ordering::Relaxed);
         let options = CreateContainerOptions { name: Some(plan.name.clone()), platform: String::new() };
+        if engine.info.systemd_cgroups
+            && let GpuAccess::Nvidia { nodes, .. } = &plan.gpus
+        {
+            nodes::link(nodes);
+        }
         let body = create::body(plan, engine.info.systemd_cgroups, raises_limits);
         let create = engine.client.create_container(Some(options), body);
         let made = self.timed("make the container", SLOW, Call::Create(&plan.name), create).await?;
@@ -391,6 +398,9 @@ impl Engine for Docker {
 
     async fn remove(&self, id: &ContainerId) -> Result<(), EngineError> {
         let client = self.client().await?;
+        if self.inspect(id).await?.is_some_and(|container| container.state == ContainerState::Paused) {
+            frozen::kill_all(id.as_str());
+        }
         let options = RemoveContainerOptions { v: true, force: true, link: false };
         let remove = client.remove_container(id.as_str(), Some(options));
         match self.timed("remove the container", SLOW, Call::Container(id), remove).await {

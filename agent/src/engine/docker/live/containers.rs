@@ -123,6 +123,26 @@ async fn a_frozen_container_thaws_stops_and_goes() {
 }
 
 #[tokio::test]
+async fn what_is_frozen_does_nothing_more_when_it_is_removed() {
+    let engine = engine().await;
+    let dir = tempfile::tempdir().expect("temporary directory");
+    for round in 0..10 {
+        let mut plan = script("sleep 1000 & while true; do echo >>/out/steps; done");
+        plan.binds = vec![Bind { source: dir.path().into(), target: "/out".into(), read_only: false }];
+        let made = start(&engine, &plan).await;
+        let steps = || std::fs::metadata(dir.path().join("steps")).map_or(0, |found| found.len());
+        let before = steps();
+        while steps() == before {
+            tokio::task::yield_now().await;
+        }
+        engine.pause(&made.id).await.expect("frozen");
+        let frozen = steps();
+        engine.remove(&made.id).await.expect("removed");
+        assert_eq!(steps(), frozen, "round {round}");
+    }
+}
+
+#[tokio::test]
 async fn long_calls_do_not_stand_before_others() {
     let engine = engine().await;
     let sleeper = start(&engine, &plan(&["sleep", "1000"])).await;

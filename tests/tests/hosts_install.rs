@@ -1,0 +1,126 @@
+//! Whole hosts come to life as packaging/cloud-init says, and are upgraded while jobs run.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tests::{
+    Done, Histories, Machine, Site, eventually,
+    site::{VERSIONS, counted, package},
+    world::root,
+};
+
+/// What user-data has of a fleet, and of what is not here: an NFS server.
+fn filled_in(site: &Site, text: &str, package: &str) -> String {
+    let env = site.variables();
+    let indented: String = env.lines().map(|line| format!("      {line}\n")).collect();
+    let (fleet, volumes) =
+        ("      HAUL_FLEET=s3://example-bucket/fleet\n", "      HAUL_VOLUMES=data=/mnt/data:ro\n");
+    assert!(text.contains(fleet) && text.contains(volumes), "{text}");
+    let text = text.replace(fleet, &indented).replace(volumes, "");
+    let text = text
+        .replace("      AWS_REGION=eu-central-1\n", "")
+        .replace("HAUL_CLAIM_AFTER=20s", "HAUL_CLAIM_AFTER=1s");
+    let text = text.replace("s3://example-bucket/packages/haul_amd64.deb", package);
+    // "or leave these lines out"
+    let (before, mount) = text.split_once("    # EDIT: the NFS server").expect("the mount");
+    let (_, after) = mount.split_once("systemctl enable --now mnt-data.automount\n").expect("its end");
+    format!("{before}{after}")
+}
+
+/// Does what cloud-init does of user-data at a machine's first boot.
+fn first_boot(machine: &Machine, user_data: &str, env: &str) {
+    let read = "import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.argv[1])))";
+    let read: Done =
+        Command::new("/usr/bin/python3").args(["-c", read, user_data]).output().expect("starts").into();
+    let told: Value = serde_json::from_str(&read.ok()).expect("JSON");
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    for file in told["write_files"].as_array().expect("files") {
+        let (path, mode) = (text(&file["path"]), text(&file["permissions"]));
+        machine.put(&path, text(&file["content"]).as_bytes());
+        machine.ok(&format!("chmod {mode} {path}"));
+    }
+    for command in told["runcmd"].as_array().expect("commands") {
+        machine.put("/root/runcmd", format!("{env}{}", text(command)).as_bytes());
+        machine.ok("sh /root/runcmd 2>&1");
+    }
+}
+
+#[test]
+fn two_hosts_join_by_what_the_cloud_is_told_and_run_what_is_submitted_outside() {
+    let site = Site::new(60);
+    let hosts = ["a", "b"].map(|name| site.bare(name));
+    let lies = site
+        .cloud()
+        .bucket()
+        .put("packages/haul_amd64.deb", std::fs::read(package(VERSIONS[0])).expect("read"));
+    let user_data = std::fs::read_to_string(root().join("packaging/cloud-init/aws.yaml")).expect("a file");
+    // In place of the instance's role.
+    let (_, role) = site.cloud().other_door_at(site.bridge());
+    let role: String = role.iter().map(|(name, value)| format!("export {name}={value}\n")).collect();
+    for host in &hosts {
+        first_boot(host, &filled_in(&site, &user_data, &lies), &role);
+        host.until_ready();
+    }
+
+    // Two GPUs each: one job for each host.
+    let flags = json!({ "resources": { "gpus": 2 } });
+    let ids = [(); 2].map(|()| site.submit(&flags, "echo $NVIDIA_VISIBLE_DEVICES; sleep 3"));
+    for id in &ids {
+        site.world().until(id, "succeeded");
+    }
+    let mut seen: Vec<String> = ids.iter().map(|id| site.world().run(["logs", id]).ok()).collect();
+    seen.sort();
+    let mut expected: Vec<String> =
+        hosts.iter().map(|host| format!("{},{}\n", host.gpu(0), host.gpu(1))).collect();
+    expected.sort();
+    assert_eq!(seen, expected, "one ran on each host, with the host's GPUs");
+    let stored = site.cloud().bucket().list("jobs");
+    assert!(
+        ids.iter().all(|id| stored.iter().any(|key| key.starts_with(&format!("jobs/{id}/attempts/1/log/"))))
+    );
+
+    for host in &hosts {
+        eventually("systemctl shows what the agent does", || {
+            host.ok("systemctl status haul-agent")
+                .contains("Status: \"0 jobs, 2 of 2 GPUs free\"")
+                .then_some(())
+        });
+        assert_eq!(host.ok("systemctl is-active haul-agent haul-guard"), "active\nactive\n");
+        assert_eq!(host.ok("stat -c %a /etc/haul/agent.env"), "600\n");
+        let said = host.ok("haul agent status");
+        assert!(said.contains(&site.world().fleet()) && said.contains("2 free"), "{said}");
+        // Whoever is in the group may ask, nobody else.
+        host.ok("useradd -G haul ann && useradd bob");
+        host.ok("runuser -u ann -- haul agent status");
+        assert_ne!(host.run("runuser -u bob -- haul agent status").code, 0);
+    }
+    assert_eq!(site.world().json(["nodes", "--json"]).as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn an_upgrade_interrupts_no_job() {
+    const STEPS: u32 = 100;
+    let site = Site::new(60);
+    let host = site.host("a", "");
+    let ids = [(); 2].map(|()| site.count(STEPS, &json!({})));
+    ids.iter().for_each(|id| site.until_counted(id, 1, 5));
+    let before = host.containers("running");
+    let was = host.property("haul-agent", "MainPID");
+    host.install(&package(VERSIONS[1]));
+    assert_eq!(host.ok("dpkg-query -W -f '${Version}' haul"), VERSIONS[1]);
+    host.until_ready();
+    assert_ne!(host.property("haul-agent", "MainPID"), was, "the new program runs");
+    assert_eq!(host.containers("running"), before);
+    for id in &ids {
+        site.world().until(id, "succeeded");
+        assert_eq!(site.world().run(["logs", id]).ok(), counted(STEPS), "each line once, in order");
+        assert_eq!((site.broken(id), site.ticks(id).len()), (Vec::new(), STEPS as usize));
+    }
+    let histories = Histories::read(&site.cloud().bucket());
+    assert_eq!(histories.broken(), Vec::<String>::new());
+    assert!(ids.iter().all(|id| histories.events(id, "claimed").len() == 1), "one attempt");
+    // A purge leaves nothing.
+    host.ok("apt-get purge -qq -y haul 2>&1");
+    let left = "find / -xdev -name '*haul*' -not -path '/usr/lib/systemd/system/haul-*.d' -not -path '/root/*' -not -path '/var/lib/docker/*'";
+    assert_eq!(host.ok(left), "");
+}
