@@ -82,7 +82,7 @@ pub enum Command {
     Agent(Agent),
     /// Freeze this host's containers when its agent no longer holds its lease
     Guard(Guard),
-    /// Let this host's agent take no new jobs; running ones go on
+    /// Let a host take no new jobs; running ones go on
     Drain(Drain),
     /// List the fleet's nodes, or forget some
     Nodes(Nodes),

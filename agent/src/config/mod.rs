@@ -133,7 +133,7 @@ pub struct HostFlags {
     /// Read this TOML file first; variables and flags win over it
     #[arg(long, value_name = "FILE", env = "HAUL_CONFIG")]
     pub config: Option<PathBuf>,
-    /// This host's name in the fleet [default: host name and machine id]
+    /// This host's name in the fleet [default: the cloud's instance, or host name and machine id]
     #[arg(long, value_name = "NAME", env = "HAUL_NODE")]
     pub node: Option<NodeId>,
     /// Where the agent keeps its lock and control socket; one agent each
