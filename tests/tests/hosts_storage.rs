@@ -210,13 +210,12 @@ fn a_password_that_changes_is_noticed_and_a_full_disk_is_cleaned() {
     site.world().until(&id, "succeeded");
 
     // What is not haul's is not its to clean.
+    let problems = || site.world().json(["nodes", "--json"])[0]["problems"].clone();
+    eventually("the node has no problem", || problems()[0].is_null().then_some(()));
     let (total, free) = disk(&host);
     let more = free - total / 25;
     host.ok(&format!("dd if=/dev/zero of=/var/lib/docker/more bs=1M count={more} 2>/dev/null"));
-    let told = eventually("the disk is said to be full", || {
-        let nodes = site.world().json(["nodes", "--json"]);
-        nodes[0]["problems"][0].as_str().map(str::to_owned)
-    });
+    let told = eventually("the disk is said to be full", || problems()[0].as_str().map(str::to_owned));
     assert!(told.contains("free, less than 5%"), "{told}");
     let id = site.submit(&json!({}), "echo ran");
     eventually("why it waits is said", || {
