@@ -45,8 +45,11 @@ impl Clock for SystemClock {
         Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
     }
 
+    /// As the kernel has it (`proc(5)`, `btime` of `/proc/stat`).
     fn booted(&self) -> Option<Timestamp> {
-        Some(self.now() - self.elapsed())
+        let stat = std::fs::read_to_string("/proc/stat").ok()?;
+        let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+        Timestamp::from_timestamp(seconds, 0)
     }
 }
 

@@ -35,7 +35,8 @@ fn first_boot(machine: &Machine, user_data: &str, env: &str) {
     let told: Value = serde_json::from_str(&read.ok()).expect("JSON");
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     for file in told["write_files"].as_array().expect("files") {
-        let (path, mode) = (text(&file["path"]), text(&file["permissions"]));
+        let (path, mode) = (text(&file["path"]), file["permissions"].as_str().unwrap_or("0644"));
+        machine.ok(&format!("mkdir -p $(dirname {path})"));
         machine.put(&path, text(&file["content"]).as_bytes());
         machine.ok(&format!("chmod {mode} {path}"));
     }
