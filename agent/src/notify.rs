@@ -52,10 +52,11 @@ pub async fn watch(node: Arc<Node>) {
     let every = sd_notify::watchdog_enabled().map_or(LOOK, |limit| LOOK.min(limit / 3));
     let (mut heart, mut said) = (Heart::new(node.beats.load(Ordering::Relaxed)), String::new());
     loop {
-        let settings = node.fleet.settings();
-        if heart.beats(node.beats.load(Ordering::Relaxed), settings.lease.0) {
+        let patience = node.fleet.settings().lease.0.max(OUTAGE);
+        let (count, did) = (node.beats.load(Ordering::Relaxed), heart.beat);
+        if heart.beats(count, patience) {
             alive();
-        } else {
+        } else if did {
             tracing::error!("the heartbeat stands still; systemd is to start the agent anew");
         }
         let now = summary(&node);
@@ -67,15 +68,20 @@ pub async fn watch(node: Arc<Node>) {
     }
 }
 
+/// How long one beat may wait for a store that does not answer, with all its tries.
+const OUTAGE: Duration = Duration::from_secs(180);
+
 /// Whether beats are still tried.
 struct Heart {
     count: u64,
     since: Instant,
+    /// Whether they were at the last look.
+    beat: bool,
 }
 
 impl Heart {
     fn new(count: u64) -> Self {
-        Self { count, since: Instant::now() }
+        Self { count, since: Instant::now(), beat: true }
     }
 
     /// A beat may wait for the store, but not for longer than the lease: then something hangs here.
@@ -83,7 +89,8 @@ impl Heart {
         if count != self.count {
             *self = Self::new(count);
         }
-        self.since.elapsed() <= lease
+        self.beat = self.since.elapsed() <= lease;
+        self.beat
     }
 }
 
