@@ -161,13 +161,14 @@ async fn see_out(
     life.stop_claiming();
     loop {
         let on_stop = why.on_stop(node.config.on_stop);
-        tracing::info!(why = why.say(), ?on_stop, "stopping");
+        let is_told = matches!(why, Why::Signal | Why::Shutdown);
+        let more = if is_told { "; a second signal stops at once" } else { "" };
+        tracing::info!(why = why.say(), ?on_stop, "stopping{more}");
         // From here on systemd waits for no longer than TimeoutStopSec, which a job may.
         match why {
             Why::Idle(_) => notify::status(&why.say()),
             _ => notify::stopping(&why.say()),
         }
-        let is_told = matches!(why, Why::Signal | Why::Shutdown);
         tokio::select! {
             biased;
             () = signals.next() => {

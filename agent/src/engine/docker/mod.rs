@@ -398,8 +398,10 @@ impl Engine for Docker {
 
     async fn remove(&self, id: &ContainerId) -> Result<(), EngineError> {
         let client = self.client().await?;
-        if self.inspect(id).await?.is_some_and(|container| container.state == ContainerState::Paused) {
-            frozen::kill_all(id.as_str());
+        let known = self.inspect(id).await?;
+        if let Some(container) = known.filter(|container| container.state == ContainerState::Paused) {
+            // By the engine's id, whatever name it was asked for by: processes' groups are named so.
+            frozen::kill_all(container.id.as_str());
         }
         let options = RemoveContainerOptions { v: true, force: true, link: false };
         let remove = client.remove_container(id.as_str(), Some(options));
