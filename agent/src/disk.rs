@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use rustix::fs::StatVfs;
 use shared::units::Size;
 
 use crate::volume::Threads;
@@ -22,11 +23,15 @@ impl Disk {
     /// The one that this path is on; none that is this process's to look at otherwise, such as of an engine in
     /// another file system namespace.
     pub fn at(path: &Path) -> Option<Self> {
-        let stat = rustix::fs::statvfs(path).ok()?;
-        let of = |blocks: u64| Size(blocks.saturating_mul(stat.f_frsize));
+        Some(Self::of(&rustix::fs::statvfs(path).ok()?))
+    }
+
+    /// As the kernel counts it (`statvfs(3)`).
+    pub fn of(stat: &StatVfs) -> Self {
+        let size = |blocks: u64| Size(blocks.saturating_mul(stat.f_frsize));
         // What only root may use is nobody's.
         let kept = stat.f_bfree.saturating_sub(stat.f_bavail);
-        Some(Self { size: of(stat.f_blocks.saturating_sub(kept)), free: of(stat.f_bavail) })
+        Self { size: size(stat.f_blocks.saturating_sub(kept)), free: size(stat.f_bavail) }
     }
 }
 

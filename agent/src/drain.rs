@@ -83,7 +83,7 @@ pub fn apply(node: &Node) -> Option<Timestamp> {
     let deadline = drain.as_ref().and_then(|drain| drain.deadline);
     let is_over = deadline.is_some_and(|deadline| deadline <= node.clock.now());
     if node.ledger.drain(drain.is_some(), is_over) && !node.ledger.holdings().is_empty() {
-        tracing::warn!("the drain's deadline is over; jobs are stopped with notice and queued again");
+        tracing::warn!("jobs are handed back: stopped with notice and queued again");
     }
     deadline.filter(|_| !is_over)
 }

@@ -84,12 +84,12 @@ impl Heart {
         Self { count, since: Instant::now(), beat: true }
     }
 
-    /// A beat may wait for the store, but not for longer than the lease: then something hangs here.
-    fn beats(&mut self, count: u64, lease: Duration) -> bool {
+    /// A beat may wait for the store, but not for longer than `patience`: then something hangs here.
+    fn beats(&mut self, count: u64, patience: Duration) -> bool {
         if count != self.count {
             *self = Self::new(count);
         }
-        self.beat = self.since.elapsed() <= lease;
+        self.beat = self.since.elapsed() <= patience;
         self.beat
     }
 }

@@ -6,7 +6,8 @@ use shared::fleet::Change;
 
 use crate::{node::Node, pace::Pace, patience::Chain};
 
-/// Looks for newer settings as often as the node beats, when it is its turn ([`crate::gossip`]), until it is dropped. What cannot be had leaves the old ones in force.
+/// Looks for newer settings as often as the node beats, when it is its turn ([`crate::gossip`]), until it is
+/// dropped. What cannot be had leaves the old ones in force.
 pub async fn watch(node: Arc<Node>) {
     let (fleet, known) = (&node.fleet, &node.gossip.settings);
     let mut turns = Pace::after(fleet.clone(), |settings| settings.beat);

@@ -22,6 +22,15 @@ use crate::{engine, eventually};
 /// The image of the small jobs, made by `examples/images/build busybox`.
 pub const BUSYBOX: &str = "haul/busybox:1";
 
+/// Counts on from its checkpoint, and writes one when it is asked to end.
+pub const COUNTS: &str = r#"
+n=$(cat $HAUL_CHECKPOINT_DIR/n 2>/dev/null || echo 0)
+echo "counts from $n"
+trap 'echo $n > $HAUL_CHECKPOINT_DIR/n; exit 1' TERM
+while [ $n -lt 12 ]; do sleep 0.5; n=$((n + 1)); done
+echo "counted to $n"
+"#;
+
 /// The project's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()

@@ -1,16 +1,7 @@
 //! Hosts that come and go: what their cloud says of them, drains from afar, notices, and their end when idle.
 
 use serde_json::Value;
-use tests::{Agent, Metadata, World, eventually};
-
-/// Counts on from its checkpoint, and writes one when it is asked to end.
-const COUNTS: &str = r#"
-n=$(cat $HAUL_CHECKPOINT_DIR/n 2>/dev/null || echo 0)
-echo "counts from $n"
-trap 'echo $n > $HAUL_CHECKPOINT_DIR/n; exit 1' TERM
-while [ $n -lt 12 ]; do sleep 0.5; n=$((n + 1)); done
-echo "counted to $n"
-"#;
+use tests::{Agent, Metadata, World, eventually, world::COUNTS};
 
 /// Where the count of a job's last attempt began.
 fn began(world: &World, id: &str) -> Option<u32> {

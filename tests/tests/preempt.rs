@@ -1,15 +1,9 @@
 //! Jobs that give way to others of a higher priority.
 
-use tests::{Agent, World, eventually, world::BUSYBOX};
-
-/// Counts on from its checkpoint, and writes one when it is asked to end.
-const COUNTS: &str = r#"
-n=$(cat $HAUL_CHECKPOINT_DIR/n 2>/dev/null || echo 0)
-echo "counts from $n"
-trap 'echo $n > $HAUL_CHECKPOINT_DIR/n; exit 1' TERM
-while [ $n -lt 12 ]; do sleep 0.5; n=$((n + 1)); done
-echo "counted to $n"
-"#;
+use tests::{
+    Agent, World, eventually,
+    world::{BUSYBOX, COUNTS},
+};
 
 #[test]
 fn only_the_preemptible_job_gives_way_and_it_goes_on_later() {

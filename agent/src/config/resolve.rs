@@ -219,8 +219,12 @@ pub fn resolve(
     let outputs_dir = std::path::absolute(&outputs_dir).unwrap_or(outputs_dir);
     let marks = marks(
         p,
-        [flags.disk_floor, flags.disk_clean, flags.disk_target, flags.outputs_min_free],
-        [file.disk_floor, file.disk_clean, file.disk_target, file.outputs_min_free],
+        [
+            (flags.disk_floor, file.disk_floor),
+            (flags.disk_clean, file.disk_clean),
+            (flags.disk_target, file.disk_target),
+            (flags.outputs_min_free, file.outputs_min_free),
+        ],
     );
     let config = AgentConfig {
         fleet,
@@ -278,13 +282,13 @@ struct Marks {
 }
 
 /// As a kubelet has it: images go from 85 % on until 80 %, and nothing new begins on a full disk.
-fn marks(p: &mut Picker<'_>, flags: [Option<Mark>; 4], file: [Option<Mark>; 4]) -> Marks {
-    let ([floor, clean, target, outputs], [floor_, clean_, target_, outputs_]) = (flags, file);
+fn marks(p: &mut Picker<'_>, given: [(Option<Mark>, Option<Mark>); 4]) -> Marks {
+    let [floor, clean, target, outputs] = given;
     Marks {
-        floor: p.pick("disk_floor", floor, floor_, || Mark::Percent(5), text),
-        clean: p.pick("disk_clean", clean, clean_, || Mark::Percent(15), text),
-        target: p.pick("disk_target", target, target_, || Mark::Percent(20), text),
-        outputs_min_free: p.optional("outputs_min_free", outputs, outputs_),
+        floor: p.pick("disk_floor", floor.0, floor.1, || Mark::Percent(5), text),
+        clean: p.pick("disk_clean", clean.0, clean.1, || Mark::Percent(15), text),
+        target: p.pick("disk_target", target.0, target.1, || Mark::Percent(20), text),
+        outputs_min_free: p.optional("outputs_min_free", outputs.0, outputs.1),
     }
 }
 

@@ -11,6 +11,7 @@ use shared::{
     lane::{GpuState, OfferedGpu},
     node::Capacity,
     store::Kind,
+    units::Size,
 };
 
 use super::Labels;
@@ -19,18 +20,18 @@ use crate::node::Node;
 /// A number that is looked up when it is asked for.
 type Gauges = Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>;
 
-/// What each state of a GPU is called, as in `haul nodes --json`.
+/// What the states of a GPU are called ([`state`]): each is told, also where no GPU is in it.
 const STATES: [&str; 7] = ["free", "held", "shared", "reserved", "foreign", "out", "unknown"];
 
 fn state(gpu: &OfferedGpu) -> &'static str {
     match gpu.state {
-        GpuState::Free => STATES[0],
-        GpuState::Held => STATES[1],
-        GpuState::Shared { .. } => STATES[2],
-        GpuState::Reserved { .. } => STATES[3],
-        GpuState::Foreign { .. } => STATES[4],
-        GpuState::Out { .. } => STATES[5],
-        GpuState::Unknown => STATES[6],
+        GpuState::Free => "free",
+        GpuState::Held => "held",
+        GpuState::Shared { .. } => "shared",
+        GpuState::Reserved { .. } => "reserved",
+        GpuState::Foreign { .. } => "foreign",
+        GpuState::Out { .. } => "out",
+        GpuState::Unknown => "unknown",
     }
 }
 
@@ -83,6 +84,11 @@ fn one(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, valu
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "no host has 2^52 bytes")]
+fn bytes(size: Size) -> f64 {
+    size.bytes() as f64
+}
+
 fn host(node: &Node, registry: &mut Registry) {
     let inventory = node.ledger.inventory();
     let info = Gauges::default();
@@ -123,8 +129,6 @@ fn host(node: &Node, registry: &mut Registry) {
 
 fn jobs(node: &Node, registry: &mut Registry) {
     let Capacity { cpus, cpus_used, memory, memory_used, .. } = node.ledger.capacity();
-    #[expect(clippy::cast_precision_loss, reason = "no host has 2^52 bytes")]
-    let bytes = |size: shared::units::Size| size.bytes() as f64;
     #[expect(clippy::cast_precision_loss, reason = "no host has 2^52 jobs")]
     let running = node.ledger.holdings().len() as f64;
     one(registry, "jobs", "Jobs that the host has", None, running);
@@ -137,8 +141,6 @@ fn jobs(node: &Node, registry: &mut Registry) {
 
 fn disks(node: &Node, registry: &mut Registry) {
     let Some(disk) = node.disk.last() else { return };
-    #[expect(clippy::cast_precision_loss, reason = "no disk has 2^52 bytes")]
-    let bytes = |size: shared::units::Size| size.bytes() as f64;
     one(registry, "disk", "The engine's disk", Some(Unit::Bytes), bytes(disk.size));
     one(registry, "disk_free", "What is free of the engine's disk", Some(Unit::Bytes), bytes(disk.free));
 }

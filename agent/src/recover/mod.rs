@@ -3,8 +3,8 @@
 //! Containers outlive the agent. Those whose job's log says that this node holds it are adopted,
 //! in the attempt that they belong to; their output goes on where the store has it. A job that was
 //! claimed and has no container is begun; one whose container was started and is gone has failed by
-//! the engine's fault, or, where the machine was started anew, was lost with it. What is held by nobody is removed. Steps that a crash cut in two are
-//! repeated. What to do is decided by [`plan`], which is pure.
+//! the engine's fault, or, where the machine was started anew, was lost with it. What is held by nobody is
+//! removed. Steps that a crash cut in two are repeated. What to do is decided by [`plan`], which is pure.
 
 mod plan;
 pub mod strays;

@@ -10,9 +10,11 @@ use rustix::{
     fs::{AtFlags, Mode, OFlags, StatxFlags, fstatvfs, statx},
     io::Errno,
 };
-use shared::units::Size;
 
-use crate::config::{MountKind, VolumeConfig};
+use crate::{
+    config::{MountKind, VolumeConfig},
+    disk::Disk,
+};
 
 /// Looks, and says what is wrong.
 pub fn look(config: &VolumeConfig) -> Result<(), String> {
@@ -79,11 +81,11 @@ fn has_room(config: &VolumeConfig, root: impl AsFd) -> Result<(), String> {
         return Ok(());
     }
     let stat = fstatvfs(root).map_err(told)?;
-    let of = |blocks: u64| Size(blocks.saturating_mul(stat.f_frsize));
+    let disk = Disk::of(&stat);
     if let Some(mark) = config.min_free
-        && of(stat.f_bavail) < mark.of(of(stat.f_blocks))
+        && disk.free < mark.of(disk.size)
     {
-        return Err(format!("it has {} free, less than {mark}", of(stat.f_bavail).human()));
+        return Err(format!("it has {} free, less than {mark}", disk.free.human()));
     }
     match config.min_free_inodes {
         // Some file systems do not count them.
