@@ -32,6 +32,18 @@ import() {
     tree=
 }
 
+# tree_of MIRROR SUITE COMPONENTS PACKAGE...: a root directory with these packages, as a tar to standard output.
+tree_of() {
+    local mirror=$1 suite=$2 components=$3 proxy
+    shift 3
+    proxy=$(apt-config shell proxy Acquire::http::Proxy)
+    eval "$proxy"
+    as_root env ${proxy:+http_proxy="$proxy"} mmdebstrap --quiet --mode=root --variant=minbase --format=tar \
+        --components="$components" --aptopt='Acquire::Languages "none"' --aptopt='APT::Install-Recommends "false"' \
+        --dpkgopt='path-exclude=/usr/share/'{man,doc,locale,info}'/*' \
+        --include="$(IFS=,; echo "$*")" "$suite" - "$mirror"
+}
+
 # MIRROR SUITE COMPONENTS of this machine's own distribution, as apt is told.
 archive() {
     local suite uri release component mirror='' components=''

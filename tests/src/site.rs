@@ -11,16 +11,20 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    Cloud, Done, Machine, World,
-    emulator::Kind,
+    Cloud, Container, Done, Machine, Nfs, Vm, World,
+    emulator::{Environment, Kind},
     engine::ask,
     eventually,
-    machine::DISK,
+    machine::{DISK, GATEWAY},
+    proxy::Door,
     world::{BUSYBOX, haul, root},
 };
 
-/// Where hosts see what they share.
+/// Where hosts that are containers see what they share.
 pub const SHARED: &str = "/mnt/shared";
+
+/// Where virtual machines see it, over NFS.
+pub const MOUNTED: &str = "/mnt/data";
 
 /// A version of the package, and the one that comes after it.
 pub const VERSIONS: [&str; 2] = ["1.0.0", "1.0.1"];
@@ -69,22 +73,38 @@ impl Site {
     }
 
     /// A host with nothing of haul's.
-    pub fn bare(&self, name: &str) -> Machine {
-        Machine::start(name, &[(self.shared.path(), SHARED)])
+    pub fn bare(&self, name: &str) -> Container {
+        Container::start(name, &[(self.shared.path(), SHARED)])
+    }
+
+    /// A server of the directory that hosts share.
+    pub fn nfs(&self) -> Nfs {
+        Nfs::start(self.shared.path())
+    }
+
+    /// A node of the fleet that is a virtual machine and mounts the directory from this server, whose
+    /// variables are these besides.
+    pub fn vm(&self, name: &str, nfs: &Nfs, more: &str) -> Vm {
+        let machine = Vm::start(name);
+        machine.mount(nfs, MOUNTED);
+        machine.put("/etc/haul/agent.env", format!("{}{more}", self.variables_of_vm()).as_bytes());
+        machine.install(&package(VERSIONS[0]));
+        machine.until_ready();
+        machine
     }
 
     /// A node of the fleet: a host with the package, whose variables are these besides.
-    pub fn host(&self, name: &str, more: &str) -> Machine {
+    pub fn host(&self, name: &str, more: &str) -> Container {
         self.joined(self.bare(name), more)
     }
 
     /// A node whose engine's disk has this size (`300m`), and loses all with the power.
-    pub fn host_on_small_disk(&self, name: &str, size: &str) -> Machine {
+    pub fn host_on_small_disk(&self, name: &str, size: &str) -> Container {
         let disk = format!("--tmpfs={DISK}:size={size}");
-        self.joined(Machine::start_with(name, &[(self.shared.path(), SHARED)], &disk), "")
+        self.joined(Container::start_with(name, &[(self.shared.path(), SHARED)], &disk), "")
     }
 
-    fn joined(&self, machine: Machine, more: &str) -> Machine {
+    fn joined(&self, machine: Container, more: &str) -> Container {
         machine.put("/etc/haul/agent.env", format!("{}{more}", self.variables()).as_bytes());
         machine.install(&package(VERSIONS[0]));
         machine.until_ready();
@@ -94,11 +114,21 @@ impl Site {
     /// What an agent's `agent.env` has.
     pub fn variables(&self) -> String {
         let (door, env) = self.cloud.other_door_at(self.bridge);
+        self.variables_of(&door, &env, SHARED)
+    }
+
+    /// Likewise, on a virtual machine.
+    pub fn variables_of_vm(&self) -> String {
+        let (door, env) = self.cloud.other_door();
+        from_vm(&self.variables_of(&door, &env, MOUNTED))
+    }
+
+    fn variables_of(&self, door: &Door, env: &Environment, shared: &str) -> String {
         door.allow_only(self.cloud.policy("agent"));
         let lines = env.iter().map(|(name, value)| format!("{name}={value}\n")).collect::<String>();
         let fleet = self.world().fleet();
         format!(
-            "{lines}HAUL_FLEET={fleet}\nHAUL_VOLUMES=shared={SHARED}\nHAUL_OUTPUTS_DIR={SHARED}/outputs\nHAUL_CLOUD=none\n"
+            "{lines}HAUL_FLEET={fleet}\nHAUL_VOLUMES=shared={shared}\nHAUL_OUTPUTS_DIR={shared}/outputs\nHAUL_CLOUD=none\n"
         )
     }
 
@@ -162,6 +192,11 @@ impl Site {
         });
         pairs.map(|pair| format!("{job}: {:?} and then {:?}", pair[0], pair[1])).collect()
     }
+}
+
+/// The machine's loopback address in a text, as virtual machines know it.
+pub fn from_vm(text: &str) -> String {
+    text.replace(&Ipv4Addr::LOCALHOST.to_string(), &GATEWAY.to_string())
 }
 
 /// A step of a job that counts.

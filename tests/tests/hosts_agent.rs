@@ -13,7 +13,7 @@ fn undisturbed(site: &Site, id: &str) {
     assert_eq!(Histories::read(&site.cloud().bucket()).events(id, "claimed").len(), 1, "another attempt");
 }
 
-fn pid(host: &Machine) -> String {
+fn pid(host: &impl Machine) -> String {
     host.property("haul-agent", "MainPID")
 }
 

@@ -7,12 +7,12 @@ use serde_json::json;
 use tests::{Machine, Site, last};
 
 /// A time of systemd's, in milliseconds of the kernel's clock.
-fn monotonic(host: &Machine, unit: &str, name: &str) -> i64 {
+fn monotonic(host: &impl Machine, unit: &str, name: &str) -> i64 {
     host.property(unit, name).parse::<i64>().expect("microseconds") / 1000
 }
 
 /// Proportional memory in KiB, and CPU time in hundredths of a second.
-fn footprint(host: &Machine, unit: &str) -> (u32, u32) {
+fn footprint(host: &impl Machine, unit: &str) -> (u32, u32) {
     let pid = host.property(unit, "MainPID");
     let memory = host.ok(&format!("sed -n 's/^Pss: *//p' /proc/{pid}/smaps_rollup | cut -d' ' -f1"));
     let time = host.ok(&format!("sed 's/.*) //' /proc/{pid}/stat | awk '{{ print $12 + $13 }}'"));

@@ -6,29 +6,11 @@ use serde_json::{Value, json};
 use tests::{
     Done, Histories, Machine, Site, eventually,
     site::{VERSIONS, counted, package},
-    world::root,
+    user_data,
 };
 
-/// What user-data has of a fleet, and of what is not here: an NFS server.
-fn filled_in(site: &Site, text: &str, package: &str) -> String {
-    let env = site.variables();
-    let indented: String = env.lines().map(|line| format!("      {line}\n")).collect();
-    let (fleet, volumes) =
-        ("      HAUL_FLEET=s3://example-bucket/fleet\n", "      HAUL_VOLUMES=data=/mnt/data:ro\n");
-    assert!(text.contains(fleet) && text.contains(volumes), "{text}");
-    let text = text.replace(fleet, &indented).replace(volumes, "");
-    let text = text
-        .replace("      AWS_REGION=eu-central-1\n", "")
-        .replace("HAUL_CLAIM_AFTER=20s", "HAUL_CLAIM_AFTER=1s");
-    let text = text.replace("s3://example-bucket/packages/haul_amd64.deb", package);
-    // "or leave these lines out"
-    let (before, mount) = text.split_once("    # EDIT: the NFS server").expect("the mount");
-    let (_, after) = mount.split_once("systemctl enable --now mnt-data.automount\n").expect("its end");
-    format!("{before}{after}")
-}
-
 /// Does what cloud-init does of user-data at a machine's first boot.
-fn first_boot(machine: &Machine, user_data: &str, env: &str) {
+fn first_boot(machine: &impl Machine, user_data: &str, env: &str) {
     let read = "import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.argv[1])))";
     let read: Done =
         Command::new("/usr/bin/python3").args(["-c", read, user_data]).output().expect("starts").into();
@@ -54,12 +36,11 @@ fn two_hosts_join_by_what_the_cloud_is_told_and_run_what_is_submitted_outside() 
         .cloud()
         .bucket()
         .put("packages/haul_amd64.deb", std::fs::read(package(VERSIONS[0])).expect("read"));
-    let user_data = std::fs::read_to_string(root().join("packaging/cloud-init/aws.yaml")).expect("a file");
     // In place of the instance's role.
     let (_, role) = site.cloud().other_door_at(site.bridge());
     let role: String = role.iter().map(|(name, value)| format!("export {name}={value}\n")).collect();
     for host in &hosts {
-        first_boot(host, &filled_in(&site, &user_data, &lies), &role);
+        first_boot(host, &user_data::for_aws(&site.variables(), &lies, None), &role);
         host.until_ready();
     }
 
@@ -107,7 +88,7 @@ fn an_upgrade_interrupts_no_job() {
     ids.iter().for_each(|id| site.until_counted(id, 1, 5));
     let before = host.containers("running");
     let was = host.property("haul-agent", "MainPID");
-    host.install(&package(VERSIONS[1]));
+    host.upgrade(&package(VERSIONS[1]));
     assert_eq!(host.ok("dpkg-query -W -f '${Version}' haul"), VERSIONS[1]);
     host.until_ready();
     assert_ne!(host.property("haul-agent", "MainPID"), was, "the new program runs");
@@ -122,6 +103,6 @@ fn an_upgrade_interrupts_no_job() {
     assert!(ids.iter().all(|id| histories.events(id, "claimed").len() == 1), "one attempt");
     // A purge leaves nothing.
     host.ok("apt-get purge -qq -y haul 2>&1");
-    let left = "find / -xdev -name '*haul*' -not -path '/usr/lib/systemd/system/haul-*.d' -not -path '/root/*' -not -path '/var/lib/docker/*'";
+    let left = "find / -xdev -name '*haul*' -not -path '/usr/lib/systemd/system/haul-*.d' -not -path '/root/*' -not -path '/srv/apt/*' -not -path '/etc/apt/*' -not -path '/var/lib/apt/*' -not -path '/var/lib/docker/*'";
     assert_eq!(host.ok(left), "");
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::json;
-use tests::{Histories, Machine, Site, eventually, last, site::counted};
+use tests::{Container, Histories, Machine, Site, eventually, last, site::counted};
 
 /// What jobs of a test count to: long enough for everything to happen meanwhile.
 const STEPS: u32 = 100;
@@ -57,7 +57,7 @@ fn a_host_without_power_and_one_without_network_lose_no_job_and_run_none_twice()
     dark.until_ready();
     eventually("what was taken over is removed", || {
         let owned =
-            |host: &Machine| host.ok("docker ps -aq --no-trunc --filter label=haul.attempt=1").is_empty();
+            |host: &Container| host.ok("docker ps -aq --no-trunc --filter label=haul.attempt=1").is_empty();
         (owned(&dark) && owned(&apart)).then_some(())
     });
 

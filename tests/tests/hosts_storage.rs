@@ -59,19 +59,11 @@ fn a_mount_that_hangs_takes_only_the_jobs_that_need_it() {
         (status.contains("data") && status.contains("did not answer")).then_some(())
     });
     assert_eq!(site.world().state(&waits), "queued");
-    // The slowest of twenty, and what the agent's threads are doing meanwhile.
-    let slowest = host.ok(
-        "for i in $(seq 20); do a=$(date +%s%N); timeout 5 haul agent status >/dev/null </dev/null 2>&1 || echo 9999; \
-         echo $((($(date +%s%N) - a) / 1000000)); done | sort -n | tail -n 1",
-    );
-    println!("agent status beside a volume that hangs: {} ms at most", slowest.trim());
-    assert!(slowest.trim().parse::<u32>().is_ok_and(|milliseconds| milliseconds < 100), "{slowest} ms");
-    let threads = host.ok(&format!(
-        "for t in /proc/{}/task/*; do echo $(sed 's/.*) //; s/ .*//' $t/stat) $(cat $t/comm); done",
-        host.property("haul-agent", "MainPID")
-    ));
-    let stuck: Vec<&str> = threads.lines().filter_map(|line| line.strip_prefix("D ")).collect();
-    assert!(stuck.iter().all(|thread| *thread == "volume"), "{threads}");
+    let slowest = host.slowest_answer(20);
+    println!("agent status beside a volume that hangs: {slowest} ms at most");
+    assert!(slowest < 100, "{slowest} ms");
+    let stuck = host.stuck_threads();
+    assert!(stuck.iter().all(|thread| thread == "volume"), "{stuck:?}");
 
     host.ok(&format!("kill -CONT {server}"));
     for id in [&runs, &waits] {
@@ -133,7 +125,7 @@ impl Registry {
     }
 
     /// What root's `config.json` has after a `docker login` on a host.
-    fn log_in(&self, host: &Machine, bridge: Ipv4Addr, password: &str) {
+    fn log_in(&self, host: &impl Machine, bridge: Ipv4Addr, password: &str) {
         host.put(
             "/root/.docker/config.json",
             config(&format!("{bridge}:{}", self.port), password).as_bytes(),
@@ -227,7 +219,7 @@ fn a_password_that_changes_is_noticed_and_a_full_disk_is_cleaned() {
 }
 
 /// Megabytes of the engine's disk, and those that are free.
-fn disk(host: &Machine) -> (u64, u64) {
+fn disk(host: &impl Machine) -> (u64, u64) {
     let said = host.ok("df -B1M --output=size,avail /var/lib/docker | tail -n 1");
     let numbers: Vec<u64> = said.split_whitespace().map(|word| word.parse().expect("a number")).collect();
     (numbers[0], numbers[1])

@@ -32,7 +32,11 @@ async fn look(node: &Node) {
     for container in containers {
         let Some(owner) = Owner::of(&container) else { continue };
         if node.ledger.holdings().get(&owner.job).is_some_and(|held| held.attempt == owner.attempt) {
-            if container.state == ContainerState::Paused && node.fence.epoch().is_some() {
+            // Looked at more closely: the list has it from the engine alone, which may not know.
+            if node.fence.epoch().is_some()
+                && let Ok(Some(container)) = node.engine.inspect(&container.id).await
+                && container.state == ContainerState::Paused
+            {
                 node.ledger.found_paused(&owner.job);
             }
             continue;

@@ -148,7 +148,14 @@ impl Docker {
 
     /// A container as it is, with what the engine may have missed of its end.
     async fn described(&self, id: &ContainerId) -> Result<Container, EngineError> {
-        let mut container = read::container(self.record(id).await?);
+        let record = self.record(id).await?;
+        let pid = record.state.as_ref().and_then(|state| u32::try_from(state.pid?).ok());
+        let mut container = read::container(record);
+        if container.state == ContainerState::Running
+            && pid.is_some_and(|pid| frozen::is_frozen(container.id.as_str(), pid))
+        {
+            container.state = ContainerState::Paused;
+        }
         if let Some(exit) = &mut container.exit
             && exit.code == KILLED
             && !exit.oom
@@ -305,7 +312,11 @@ impl Engine for Docker {
             Call::Container(id),
             client.pause_container(id.as_str()),
         );
-        unless(pause.await, &["already paused", "is not running"])
+        let paused = unless(pause.await, &["already paused", "is not running"]);
+        if paused.is_err() && self.described(id).await.is_ok_and(|it| it.state == ContainerState::Paused) {
+            return Ok(());
+        }
+        paused
     }
 
     async fn unpause(&self, id: &ContainerId) -> Result<(), EngineError> {
@@ -316,7 +327,17 @@ impl Engine for Docker {
             Call::Container(id),
             client.unpause_container(id.as_str()),
         );
-        unless(unpause.await, &["is not paused"])
+        unless(unpause.await, &["is not paused"])?;
+        let Some(record) = found(self.record(id).await)? else { return Ok(()) };
+        let pid = record.state.and_then(|state| u32::try_from(state.pid?).ok());
+        let (Some(container), Some(pid)) = (record.id, pid) else { return Ok(()) };
+        if frozen::is_frozen(&container, pid) {
+            frozen::thaw(&container, pid).map_err(|error| EngineError::Other {
+                call: "unpause the container",
+                detail: format!("its control group cannot be thawed: {error}"),
+            })?;
+        }
+        Ok(())
     }
 
     async fn wait(&self, id: &ContainerId) -> Result<Exit, EngineError> {

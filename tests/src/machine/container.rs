@@ -1,7 +1,7 @@
-//! Whole hosts: systemd as the first process of a container, with an engine, a disk and a network of its own.
+//! Hosts that are containers: systemd as the first process, with an engine, a disk and a network of its own.
 //!
-//! What `tests/hosts/build` makes. A host loses its power, boots, is cut off, has its processes stopped, all as a
-//! machine does; it shares with the tests' machine only the kernel, its clock, and directories that it is given.
+//! What `tests/hosts/build` makes. It shares with the tests' machine only the kernel, its clock, and directories that
+//! it is given.
 
 use std::{
     io::Write,
@@ -12,13 +12,13 @@ use std::{
 };
 
 use rustix::process::Signal;
-use serde_json::Value;
 
+use super::{LIBRARY, Machine};
 use crate::{
-    Done,
+    Done, PATIENCE,
     engine::{ask, docker, signal},
     eventually,
-    nvml::{library, p100},
+    nvml::library,
     within,
     world::BUSYBOX,
 };
@@ -49,16 +49,13 @@ const LIKE_A_HOST: &[&str] = &[
 /// The disk of its engine, which cannot be on top of the layers of the container's own.
 pub const DISK: &str = "/var/lib/docker";
 
-/// The driver's library, where the loader looks.
-const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1";
-
 /// A host, which is removed when it is dropped.
-pub struct Machine {
+pub struct Container {
     name: String,
     container: String,
 }
 
-impl Machine {
+impl Container {
     /// Starts one of this name with two GPUs, and these directories of the test as its own.
     ///
     /// # Panics
@@ -87,22 +84,10 @@ impl Machine {
             None,
             &["cp", "-L", library().to_str().expect("text"), &format!("{}:{LIBRARY}", machine.container)],
         );
-        let gpus = (0..2).map(|minor| p100(&machine.gpu(minor), minor, "")).collect::<String>();
-        machine.put("/etc/gpus.toml", gpus.as_bytes());
+        machine.put_gpus();
         machine.power_on();
         machine.load(BUSYBOX);
         machine
-    }
-
-    /// Its host name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The name of one of its GPUs.
-    pub fn gpu(&self, minor: u32) -> String {
-        let host = self.name.bytes().fold(0_u32, |sum, byte| sum * 31 % 0xffff + u32::from(byte));
-        format!("GPU-5ecf1a1e-0000-0000-{host:04x}-{minor:012}")
     }
 
     /// A command in it, ready to start.
@@ -110,35 +95,6 @@ impl Machine {
         let mut command = docker(None);
         command.args(["exec", "-i", &self.container]).args(args);
         command
-    }
-
-    /// What a shell script does in it.
-    pub fn run(&self, script: &str) -> Done {
-        self.command(&["sh", "-c", script]).output().expect("docker starts").into()
-    }
-
-    /// What a shell script prints in it.
-    ///
-    /// # Panics
-    /// When it fails.
-    pub fn ok(&self, script: &str) -> String {
-        let done = self.run(script);
-        assert_eq!(done.code, 0, "{}: {script}: {done:?}", self.name);
-        done.stdout
-    }
-
-    /// Writes a file on its disk, whether it runs or not.
-    ///
-    /// # Panics
-    /// When it cannot be written.
-    pub fn put(&self, path: &str, text: &[u8]) {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let file = dir.path().join("file");
-        std::fs::write(&file, text).expect("written");
-        if self.is_on() {
-            self.ok(&format!("mkdir -p $(dirname {path})"));
-        }
-        ask(None, &["cp", file.to_str().expect("text"), &format!("{}:{path}", self.container)]);
     }
 
     /// Loads an image of the machine's engine into its own.
@@ -151,65 +107,6 @@ impl Machine {
         let mut load = self.command(&["docker", "load", "-q"]);
         let loaded = load.stdin(save.stdout.take().expect("piped")).output().expect("docker starts");
         assert!(loaded.status.success() && save.wait().expect("ends").success(), "{loaded:?}");
-    }
-
-    /// Installs a package, as an operator does.
-    ///
-    /// # Panics
-    /// When apt refuses it.
-    pub fn install(&self, package: &Path) {
-        self.put("/root/haul.deb", &std::fs::read(package).expect("a package"));
-        self.ok("DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends /root/haul.deb 2>&1");
-    }
-
-    /// Adds a drop-in to a unit.
-    pub fn drop_in(&self, unit: &str, text: &str) {
-        self.put(&format!("/etc/systemd/system/{unit}.d/test.conf"), text.as_bytes());
-        self.ok("systemctl daemon-reload");
-    }
-
-    /// A property of a unit.
-    pub fn property(&self, unit: &str, name: &str) -> String {
-        self.ok(&format!("systemctl show --value -p {name} {unit}")).trim().to_owned()
-    }
-
-    /// What a unit has said, in all boots.
-    pub fn journal(&self, unit: &str) -> String {
-        self.run(&format!("journalctl --no-pager -o short-precise -u {unit}")).stdout
-    }
-
-    /// What its agent says of itself.
-    ///
-    /// # Panics
-    /// When none answers.
-    pub fn agent(&self) -> Value {
-        serde_json::from_str(&self.ok("haul agent status --json")).expect("JSON")
-    }
-
-    /// Its agent's name in the fleet.
-    pub fn node(&self) -> String {
-        self.agent()["node"].as_str().expect("a name").to_owned()
-    }
-
-    /// Waits until its agent answers.
-    pub fn until_ready(&self) {
-        eventually("the agent answers", || (self.run("haul agent status").code == 0).then_some(()));
-    }
-
-    /// The containers of jobs on it, in a state by the engine's words.
-    pub fn containers(&self, state: &str) -> Vec<String> {
-        let list = format!("docker ps --no-trunc -q --filter label=haul.job --filter status={state}");
-        self.ok(&list).lines().map(str::to_owned).collect()
-    }
-
-    /// Cuts it off from everything: nothing is refused, nothing arrives.
-    pub fn cut(&self) {
-        self.ok("iptables -I INPUT -i eth0 -j DROP && iptables -I OUTPUT -o eth0 -j DROP");
-    }
-
-    /// Ends that.
-    pub fn join(&self) {
-        self.ok("iptables -D INPUT -i eth0 -j DROP && iptables -D OUTPUT -o eth0 -j DROP");
     }
 
     /// Takes its power: no process gets a word in, and its disk stays.
@@ -229,14 +126,7 @@ impl Machine {
     /// When it does not boot.
     pub fn power_on(&self) {
         ask(None, &["start", &self.container]);
-        eventually("the host has booted", || {
-            let state = self.run("systemctl is-system-running").stdout;
-            match state.trim() {
-                "running" => Some(()),
-                "degraded" => panic!("{} is degraded: {}", self.name, self.run("systemctl --failed").stdout),
-                _ => None,
-            }
-        });
+        self.until_booted(PATIENCE);
     }
 
     /// Goes down in order, and stays off.
@@ -274,6 +164,34 @@ impl Machine {
     }
 }
 
+impl Machine for Container {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn run(&self, script: &str) -> Done {
+        self.command(&["sh", "-c", script]).output().expect("docker starts").into()
+    }
+
+    fn put(&self, path: &str, content: &[u8]) {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = dir.path().join("file");
+        std::fs::write(&file, content).expect("written");
+        if self.is_on() {
+            self.ok(&format!("mkdir -p $(dirname {path})"));
+        }
+        ask(None, &["cp", file.to_str().expect("text"), &format!("{}:{path}", self.container)]);
+    }
+
+    fn cut(&self) {
+        self.ok("iptables -I INPUT -i eth0 -j DROP && iptables -I OUTPUT -o eth0 -j DROP");
+    }
+
+    fn join(&self) {
+        self.ok("iptables -D INPUT -i eth0 -j DROP && iptables -D OUTPUT -o eth0 -j DROP");
+    }
+}
+
 /// A directory and all below it.
 fn groups(top: &Path) -> Vec<PathBuf> {
     let mut found = vec![top.to_owned()];
@@ -285,16 +203,10 @@ fn groups(top: &Path) -> Vec<PathBuf> {
     found
 }
 
-impl Drop for Machine {
+impl Drop for Container {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let mut out = std::io::stderr().lock();
-            for unit in ["haul-agent", "haul-guard"] {
-                let journal = self.journal(unit);
-                let lines: Vec<&str> = journal.lines().collect();
-                let tail = lines[lines.len().saturating_sub(60)..].join("\n");
-                let _ = writeln!(out, "--- {} of {}:\n{tail}", unit, self.name);
-            }
+            let _ = std::io::stderr().lock().write_all(self.last_words().as_bytes());
         }
         if let Some(init) = self.init() {
             let pid = i32::try_from(init).ok().and_then(rustix::process::Pid::from_raw);
