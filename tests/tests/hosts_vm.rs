@@ -192,14 +192,10 @@ fn a_fleet_whose_hosts_lose_power_network_and_are_booted_again_ends_each_job_onc
     // Handed to each other.
     let again: Vec<String> = (0..2).map(|_| site.count(STEPS, &json!({}))).collect();
     again.iter().for_each(|id| site.until_counted(id, 1, 3));
-    std::thread::scope(|scope| {
-        for vm in [&dark, &apart] {
-            scope.spawn(|| {
-                vm.reboot();
-                vm.until_ready();
-            });
-        }
-    });
+    for vm in [&dark, &apart] {
+        vm.reboot();
+        vm.until_ready();
+    }
     for id in &again {
         within(PATIENCE, &format!("{id} ends"), || (site.world().state(id) == "succeeded").then_some(()));
         assert_eq!(site.broken(id), Vec::<String>::new());

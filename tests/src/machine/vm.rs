@@ -95,7 +95,7 @@ impl Vm {
         self.dir.path().join(name)
     }
 
-    /// Starts the emulator, which ends with the tests.
+    /// Starts the emulator, which ends with the tests: when the thread does that has started it.
     fn spawn(&self, more: &[&str]) {
         let (cache, path) = (cache(), |name: &str| self.path(name).display().to_string());
         let mut qemu = program("qemu-system-x86_64");
@@ -243,7 +243,7 @@ impl Drop for Vm {
             let mut out = std::io::stderr().lock();
             let console = std::fs::read(self.path("console")).unwrap_or_default();
             let _ = writeln!(out, "--- console of {}:\n{}", self.name, String::from_utf8_lossy(&console));
-            if self.agent.get_mut().is_ok() {
+            if self.agent.get_mut().is_ok() && matches!(process.try_wait(), Ok(None)) {
                 let _ = out.write_all(self.last_words().as_bytes());
             }
         }
