@@ -81,7 +81,7 @@ fn two_hosts_join_by_what_the_cloud_is_told_and_run_what_is_submitted_outside() 
 
 #[test]
 fn an_upgrade_interrupts_no_job() {
-    const STEPS: u32 = 100;
+    const STEPS: u32 = 300;
     let site = Site::new(60);
     let host = site.host("a", "");
     let ids = [(); 2].map(|()| site.count(STEPS, &json!({})));
