@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::{
     id::{Attempt, JobId, NodeId, Timestamp},
     index::Marker,
-    log::Job,
+    log::{Claim, Job},
 };
 
 use crate::{
@@ -59,20 +59,28 @@ pub fn plan(
         jobs.get(&marker.job).is_none_or(|job| !job.is_held_by(node, marker.round) && !may_come(job, marker))
     };
     plan.over = markers.into_iter().filter(is_over).collect();
+    let is_before = |claim: &Claim| booted.is_some_and(|booted| claim.at < booted);
     for (id, job) in std::mem::take(&mut jobs) {
         let claim = job.held().filter(|claim| claim.node == *node).cloned();
         match (claim, owned.remove(&id)) {
-            (Some(_), Some((container, owner))) => {
-                plan.resume.push((job, owner.holding, stage(container)));
+            (Some(claim), Some((container, owner))) => {
+                // A power cut may take the engine's record of a start along.
+                let stage = match stage(container) {
+                    Stage::Made if is_before(&claim) => Stage::Lost,
+                    stage => stage,
+                };
+                plan.resume.push((job, owner.holding, stage));
             }
             (Some(claim), None) => {
                 let share = shared::node::Share::of(&job.spec, job.memory());
-                let holding = Holding { attempt: claim.attempt, gpus: claim.gpus, share };
-                let stage = match claim.started {
-                    Some(started) if booted.is_some_and(|booted| started.started_at < booted) => Stage::Lost,
-                    Some(_) => Stage::Gone,
-                    None => Stage::Claimed,
+                let stage = if is_before(&claim) {
+                    Stage::Lost
+                } else if claim.started.is_some() {
+                    Stage::Gone
+                } else {
+                    Stage::Claimed
                 };
+                let holding = Holding { attempt: claim.attempt, gpus: claim.gpus, share };
                 plan.resume.push((job, holding, stage));
             }
             (None, _) if shelf.contains(&id) => match job.attempt {

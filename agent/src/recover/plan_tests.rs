@@ -135,6 +135,17 @@ fn what_is_gone_after_the_machine_went_down_was_lost_with_it() {
 }
 
 #[test]
+fn what_the_engine_calls_unstarted_after_the_machine_went_down_was_lost_with_it() {
+    let jobs = BTreeMap::from([(id("j"), job("j", Was::Claimed))]);
+    let stage = |booted: i64| {
+        let booted = Timestamp::from_timestamp(booted, 0);
+        let made = vec![container("j", 1, ContainerState::Created)];
+        plan::plan(&node("me"), booted, made, vec![marker("j")], jobs.clone()).resume[0].2.to_string()
+    };
+    assert_eq!([1, -1].map(stage), ["lost", "made"]);
+}
+
+#[test]
 fn what_is_ours_is_taken_up_where_it_stands() {
     let of = |state| Some(container("j", 1, state));
     assert_eq!(fate(Was::Claimed, None, true), "claimed");
