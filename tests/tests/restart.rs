@@ -151,3 +151,12 @@ fn jobs_under_a_restarted_engine_are_tried_again_and_not_charged() {
     }
     eventually("no container is left", || world.containers().is_empty().then_some(()));
 }
+
+#[test]
+fn the_end_of_a_job_is_not_taken_for_a_container_that_comes_late() {
+    let world = World::with_settings(Settings { sweep: Span::secs(1), ..Settings::embedded(None) });
+    let agent = Agent::start(&world, "a", &["--cpus", "8"]);
+    let ids: Vec<String> = (0..40).map(|_| world.submit(&[], "sleep 0.5")).collect();
+    world.run(["wait"].into_iter().chain(ids.iter().map(String::as_str))).ok();
+    assert!(!agent.said().contains("WARN"), "{}", agent.said());
+}

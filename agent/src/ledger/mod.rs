@@ -286,6 +286,12 @@ impl Ledger {
         self.state().settling.remove(job);
     }
 
+    /// Whether a job has given back what it had here, and is still tidied up after.
+    pub fn is_ending(&self, job: &JobId) -> bool {
+        let state = self.state();
+        !state.holdings.contains_key(job) && state.settling.contains(job)
+    }
+
     /// Notes that a job's container was found paused.
     pub fn found_paused(&self, job: &JobId) {
         self.state().paused.insert(job.clone());

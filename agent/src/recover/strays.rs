@@ -41,12 +41,17 @@ async fn look(node: &Node) {
             }
             continue;
         }
+        // Its end removes it.
+        if node.ledger.is_ending(&owner.job) {
+            continue;
+        }
         // An attempt that is not this node's never will be again.
         let stray = match node.log.read(&owner.job).await {
             Ok(job) => job.is_some_and(|job| !job.is_held_by(&node.id, owner.attempt)),
             Err(_) => false,
         };
-        if stray {
+        // The list may be from before its end.
+        if stray && matches!(node.engine.inspect(&container.id).await, Ok(Some(_))) {
             tracing::warn!(
                 container = container.name,
                 "removed a container that came after its attempt had ended"
