@@ -3,13 +3,29 @@
 
 use std::{
     fs::File,
+    io::Write,
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
-use serde_json::Value;
-use tests::{Agent, World, engine, eventually, world::BUSYBOX};
+use bytes::Bytes;
+use http::{Method, Request, header};
+use http_body_util::Full;
+use serde_json::{Value, json};
+use tests::{
+    Agent, World, engine, eventually,
+    http::{Http, request},
+    within,
+    world::BUSYBOX,
+};
+
+/// What a manifest of Docker's says that it is.
+const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+/// In bytes, the file of a large layer.
+const LARGE: u64 = 512 << 20;
 
 /// A registry without users, with an image made from the tests' own.
 struct Registry {
@@ -47,6 +63,41 @@ impl Registry {
         engine::ask(None, &["push", "-q", &self.image]);
     }
 
+    /// Adds layers to the image, each with a file of 512 MiB, and gives their digests and sizes. They are not
+    /// compressed, so that what they take on the way is what they hold.
+    fn grow(&self, world: &World, layers: usize) -> Vec<(String, u64)> {
+        let http = Http::default();
+        let (host, name) = self.image.split_once('/').expect("a host");
+        let (name, tag) = name.split_once(':').expect("a tag");
+        let of = |path: &str| format!("http://{host}/v2/{name}/{path}");
+        let uploads = of("blobs/uploads/");
+        let read = |request: Request<Full<Bytes>>| -> Value {
+            serde_json::from_slice(&http.ask(request).expect("it is there")).expect("JSON")
+        };
+        let asked = Request::get(of(&format!("manifests/{tag}"))).header(header::ACCEPT, MANIFEST);
+        let mut manifest = read(asked.body(Full::default()).expect("valid"));
+        let config = manifest["config"]["digest"].as_str().expect("a digest");
+        let mut config = read(request(Method::GET, &of(&format!("blobs/{config}"))));
+        let add = |list: &mut Value, more: Value| list.as_array_mut().expect("a list").push(more);
+        let added = (0..layers).map(|number| {
+            let content = large(world, number);
+            let size = content.len() as u64;
+            let digest = push_blob(&http, &uploads, content);
+            let kind = "application/vnd.docker.image.rootfs.diff.tar";
+            add(&mut manifest["layers"], json!({ "mediaType": kind, "size": size, "digest": digest }));
+            add(&mut config["rootfs"]["diff_ids"], json!(digest));
+            add(&mut config["history"], json!({ "created_by": "a large file" }));
+            (digest, size)
+        });
+        let added = added.collect();
+        let config = config.to_string().into_bytes();
+        manifest["config"]["size"] = json!(config.len());
+        manifest["config"]["digest"] = json!(push_blob(&http, &uploads, config));
+        let put = Request::put(of(&format!("manifests/{tag}"))).header(header::CONTENT_TYPE, MANIFEST);
+        http.ask(put.body(manifest.to_string().into()).expect("valid"));
+        added
+    }
+
     /// Removes the image from the engine.
     fn forget(&self) {
         engine::ask(None, &["rmi", &self.image]);
@@ -62,6 +113,15 @@ impl Registry {
         log.lines().filter(|line| line.contains("\"HEAD /v2/team/app/manifests/1")).count()
     }
 
+    /// How many bytes of a layer it has given away.
+    fn given(&self, layer: &str) -> u64 {
+        let log = std::fs::read_to_string(&self.log).expect("a log");
+        let asked = format!("\"GET /v2/team/app/blobs/{layer} ");
+        // As web servers log: the request, the status, the bytes of the answer.
+        let bytes = |line: &str| line.split_once(&asked)?.1.split(' ').nth(2)?.parse::<u64>().ok();
+        log.lines().filter_map(bytes).sum()
+    }
+
     fn stop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -71,8 +131,44 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         self.stop();
-        let _ = engine::docker(None).args(["rmi", &self.image]).output();
+        let (repository, _) = self.image.rsplit_once(':').expect("a tag");
+        let left = engine::docker(None).args(["images", "-q", repository]).output();
+        let left = left.map(|left| String::from_utf8_lossy(&left.stdout).into_owned()).unwrap_or_default();
+        let _ = engine::docker(None).args(["rmi", "--force"]).args(left.lines()).output();
     }
+}
+
+/// An archive of one file of 512 MiB.
+fn large(world: &World, number: usize) -> Vec<u8> {
+    let name = format!("large-{number}");
+    File::create(world.path(&name)).and_then(|file| file.set_len(LARGE)).expect("made");
+    let mut tar = Command::new("tar");
+    let archive = tar.arg("-C").arg(world.path("")).args(["-cf", "-", &name]).output().expect("tar starts");
+    assert!(archive.status.success(), "{archive:?}");
+    archive.stdout
+}
+
+/// Leaves content with a registry at once, as the OCI Distribution Specification says, and gives its digest.
+fn push_blob(http: &Http, uploads: &str, content: Vec<u8>) -> String {
+    let digest = digest_of(&content);
+    let send = |request: Request<Full<Bytes>>| {
+        let answer = http.send(request, Duration::from_secs(60)).expect("answered");
+        assert!(answer.status().is_success(), "{answer:?}");
+        answer.headers()[header::LOCATION].to_str().expect("text").to_owned()
+    };
+    let place = send(request(Method::POST, uploads));
+    let put = Request::put(format!("{place}&digest={digest}"));
+    send(put.header(header::CONTENT_TYPE, "application/octet-stream").body(content.into()).expect("valid"));
+    digest
+}
+
+/// How registries call content.
+fn digest_of(content: &[u8]) -> String {
+    let mut sum =
+        Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
+    sum.stdin.take().expect("piped").write_all(content).expect("read");
+    let printed = String::from_utf8(sum.wait_with_output().expect("ends").stdout).expect("text");
+    format!("sha256:{}", printed.split(' ').next().expect("a sum"))
 }
 
 /// A submission that asks the registry.
@@ -117,16 +213,29 @@ fn a_job_goes_only_to_hosts_that_its_image_can_run_on() {
 }
 
 #[test]
-fn an_image_that_several_jobs_want_is_pulled_once() {
+fn an_image_of_two_gigabytes_that_several_jobs_want_is_transferred_once() {
     let world = World::new();
     let registry = Registry::start(&world, "ENV A=1");
+    let layers = registry.grow(&world, 4);
     registry.forget();
-    let _agent = Agent::start(&world, "a", &["--max-jobs", "4"]);
+    let _agent = Agent::start(&world, "a", &["--max-jobs", "4", "--cpus", "4"]);
     let before = registry.pulls();
-    let submit = ["submit", "--array", "0-3", "--", &registry.image, "sleep", "1"];
+    let submit = ["submit", "--array", "0-3", "--", &registry.image, "stat", "-c", "%s", "/large-3"];
     let ids: Vec<String> = world.run(submit).ok().lines().map(str::to_owned).collect();
-    ids.iter().for_each(|id| world.until(id, "succeeded"));
+    for id in &ids {
+        within(Duration::from_secs(200), "it has run", || (world.state(id) == "succeeded").then_some(()));
+        assert_eq!(world.run(["logs", id]).ok(), format!("{LARGE}\n"));
+    }
     assert_eq!(registry.pulls() - before, 1);
+    for (digest, size) in layers {
+        assert_eq!(registry.given(&digest), size, "{digest}");
+    }
+    let at = |kind: &str| {
+        let history = ids.iter().flat_map(|id| world.history(id));
+        history.filter(|entry| entry["event"]["kind"] == kind).map(|entry| entry["at"].to_string()).collect()
+    };
+    let (claimed, started): (Vec<String>, Vec<String>) = (at("claimed"), at("started"));
+    assert!(claimed.len() == 4 && claimed.iter().max() < started.iter().min(), "all of them waited for it");
 }
 
 #[test]
