@@ -141,7 +141,7 @@ impl Node {
             index: Index::new(fleet.store.clone()),
             volumes: Volumes::new(config.volumes.clone()),
             secrets,
-            outputs: Outputs::new(config.outputs_dir.clone()),
+            outputs: Outputs::new(config.outputs_dir.clone(), config.outputs_mount.clone()),
             ledger: Ledger::new(capacity, config.labels.clone()),
             images: Images::new(&config.state_dir),
             id,

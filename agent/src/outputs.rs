@@ -12,12 +12,16 @@
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt, symlink},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use shared::id::{Attempt, JobId};
 
-use crate::{config::Mark, disk::Disk, volume::Threads};
+use crate::{
+    config::{Mark, MountKind},
+    disk::Disk,
+    volume::{Threads, look_above},
+};
 
 /// Where the directories of an attempt are, on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,18 +36,20 @@ pub struct AttemptDirs {
 #[derive(Debug, Clone)]
 pub struct Outputs {
     root: PathBuf,
+    mount: Option<MountKind>,
     threads: Option<Threads>,
 }
 
 impl Outputs {
-    /// Results below this directory.
-    pub fn new(root: PathBuf) -> Self {
-        Self { root, threads: Some(Threads::default()) }
+    /// Results below this directory, which must be on such a mount.
+    pub fn new(root: PathBuf, mount: Option<MountKind>) -> Self {
+        let mount = mount.filter(MountKind::is_wanted);
+        Self { root, mount, threads: Some(Threads::default()) }
     }
 
     /// Results nowhere: for a simulated host, which has no file system.
     pub fn nowhere() -> Self {
-        Self { root: PathBuf::from("/nowhere"), threads: None }
+        Self { root: PathBuf::from("/nowhere"), mount: None, threads: None }
     }
 
     /// The directories of an attempt.
@@ -60,8 +66,9 @@ impl Outputs {
     pub async fn make(&self, job: &JobId, attempt: Attempt) -> Result<AttemptDirs, String> {
         let dirs = self.of(job, attempt);
         let Some(threads) = &self.threads else { return Ok(dirs) };
-        let made = dirs.clone();
+        let (made, outputs) = (dirs.clone(), self.clone());
         let run = threads.run(move || {
+            outputs.is_on_mount().map_err(|why| cannot(&outputs.root, &why))?;
             for dir in [&made.output, &made.checkpoint] {
                 let built = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
                 let open = built.and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o1777)));
@@ -79,9 +86,9 @@ impl Outputs {
     /// What is wrong, with the path.
     pub async fn check(&self, least: Option<Mark>) -> Result<(), String> {
         let Some(threads) = &self.threads else { return Ok(()) };
-        let root = self.root.clone();
-        let shown = root.display().to_string();
+        let (root, outputs) = (self.root.clone(), self.clone());
         let checked = threads.run(move || {
+            outputs.is_on_mount()?;
             fs::create_dir_all(&root).map_err(|error| error.to_string())?;
             match (least, Disk::at(&root)) {
                 (Some(least), Some(disk)) if disk.free < least.of(disk.size) => {
@@ -91,7 +98,12 @@ impl Outputs {
                 _ => Ok(()),
             }
         });
-        checked.await.map_err(|why| format!("jobs cannot leave results in {shown}: {why}"))
+        checked.await.map_err(|why| cannot(&self.root, &why))
+    }
+
+    /// Looked at before anything is made: what is made while nothing is mounted would be on the host's own disk.
+    fn is_on_mount(&self) -> Result<(), String> {
+        self.mount.as_ref().map_or(Ok(()), |wanted| look_above(&self.root, wanted))
     }
 
     /// Lets `latest` point to the attempt that succeeded.
@@ -111,7 +123,11 @@ impl Outputs {
     }
 }
 
-fn remove(path: &std::path::Path) -> io::Result<()> {
+fn cannot(root: &Path, why: &str) -> String {
+    format!("jobs cannot leave results in {}: {why}", root.display())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
@@ -125,7 +141,7 @@ mod tests {
     #[tokio::test]
     async fn attempts_share_checkpoints_and_latest_moves_on() {
         let root = tempfile::tempdir().expect("temporary directory");
-        let outputs = Outputs::new(root.path().into());
+        let outputs = Outputs::new(root.path().into(), None);
         let job = JobId::new("j").expect("valid");
         let first = outputs.make(&job, Attempt(1)).await.expect("made");
         let second = outputs.make(&job, Attempt(2)).await.expect("made");
@@ -136,5 +152,20 @@ mod tests {
             outputs.link_latest(&job, Attempt(attempt)).await.expect("linked");
         }
         assert!(root.path().join("j/latest/metrics.json").is_file());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_made_where_nothing_is_mounted() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let wanted = Some(MountKind::One("nfs4".into()));
+        let outputs = Outputs::new(root.path().join("outputs"), wanted);
+        let job = JobId::new("j").expect("valid");
+        for error in [outputs.check(None).await, outputs.make(&job, Attempt(1)).await.map(drop)] {
+            let error = error.expect_err("refused");
+            assert!(error.contains("/outputs: ") && error.contains("mounted"), "{error}");
+        }
+        assert_eq!(fs::read_dir(root.path()).expect("there").count(), 0);
+        let root = root.path().join("outputs");
+        Outputs::new(root, Some(MountKind::Any(false))).check(None).await.expect("will do");
     }
 }

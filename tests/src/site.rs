@@ -120,7 +120,7 @@ impl Site {
     /// Likewise, on a virtual machine.
     pub fn variables_of_vm(&self) -> String {
         let (door, env) = self.cloud.other_door();
-        from_vm(&self.variables_of(&door, &env, MOUNTED))
+        from_vm(&self.variables_of(&door, &env, MOUNTED)) + "HAUL_OUTPUTS_MOUNT=nfs4\n"
     }
 
     fn variables_of(&self, door: &Door, env: &Environment, shared: &str) -> String {
@@ -149,13 +149,22 @@ impl Site {
         self.world().run(["submit".as_ref(), file.as_os_str()]).ok().trim().to_owned()
     }
 
-    /// Submits a job that counts so far, five times a second, printing and leaving a tick each time.
+    /// Submits a job that counts so far, or until it is [enough](Self::enough), five times a second, printing and
+    /// leaving a tick each time.
     pub fn count(&self, to: u32, more: &Value) -> String {
         let script = format!(
-            "t=/shared/ticks/$HAUL_JOB_ID; i=0; while [ $i -lt {to} ]; do i=$((i + 1)); echo $i; \
+            "t=/shared/ticks/$HAUL_JOB_ID; i=0; while [ $i -lt {to} ] && [ ! -e $t.enough ]; do i=$((i + 1)); echo $i; \
              echo $HAUL_ATTEMPT $HAUL_NODE $i >>$t; sleep 0.2; done"
         );
         self.submit(more, &script)
+    }
+
+    /// Ends such a job.
+    ///
+    /// # Panics
+    /// When it cannot be told.
+    pub fn enough(&self, job: &str) {
+        std::fs::write(self.shared(&format!("ticks/{job}.enough")), "").expect("written");
     }
 
     /// Waits until an attempt of such a job has counted that far.

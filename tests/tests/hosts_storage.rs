@@ -75,6 +75,29 @@ fn a_mount_that_hangs_takes_only_the_jobs_that_need_it() {
     eventually("the volume is well again", || problem(&site).is_none().then_some(()));
 }
 
+#[test]
+fn results_never_land_below_a_mount_that_is_not_there() {
+    const WHY: &str =
+        "jobs cannot leave results in /mnt/results/outputs: nothing is mounted there or above it";
+    let site = Site::new(60);
+    let host = site.host("a", "HAUL_OUTPUTS_DIR=/mnt/results/outputs\nHAUL_OUTPUTS_MOUNT=nfs4,tmpfs\n");
+    let says_so = || site.world().run(["nodes"]).ok().contains(WHY).then_some(());
+    eventually("the fleet is told", says_so);
+    let doctor = "set -a; . /etc/haul/agent.env; haul doctor --config /etc/haul/agent.toml";
+    let found = host.run(doctor);
+    assert!(found.code != 0 && found.stdout.contains(WHY), "{found:?}");
+    let id = site.submit(&json!({}), "echo kept >$HAUL_OUTPUT_DIR/result");
+    eventually("why it waits is said", || site.world().run(["status", &id]).ok().contains(WHY).then_some(()));
+    assert_ne!(host.run("test -e /mnt/results").code, 0, "nothing is made");
+
+    host.ok("mkdir /mnt/results && mount -t tmpfs results /mnt/results");
+    site.world().until(&id, "succeeded");
+    assert_eq!(host.ok(&format!("cat /mnt/results/outputs/{id}/latest/result")), "kept\n");
+    host.ok("umount -l /mnt/results");
+    eventually("the fleet is told again", says_so);
+    assert_eq!(host.ok("ls -A /mnt/results"), "");
+}
+
 /// A private registry on all of the machine's addresses, with users.
 struct Registry {
     process: Child,

@@ -22,6 +22,7 @@ use crate::{
     daemon,
     engine::{Docker, Engine},
     gpu::Reader,
+    outputs::Outputs,
     patience::Chain,
     volume::Volumes,
 };
@@ -47,7 +48,7 @@ pub async fn run(context: &Context, args: Doctor, matches: &ArgMatches) -> Resul
     let mut checks = vec![engine(&config).await, gpus(&config).await, machine(cloud)];
     checks.extend(volumes(&config).await);
     checks.push(directory("state directory", &config.state_dir));
-    checks.push(directory("outputs", &config.outputs_dir));
+    checks.push(outputs(&config).await);
     checks.extend(fleet(&config).await);
     if args.json {
         context.out.json(&checks);
@@ -118,6 +119,14 @@ async fn volumes(config: &AgentConfig) -> Vec<Check> {
         })
     });
     checks.collect()
+}
+
+async fn outputs(config: &AgentConfig) -> Check {
+    let outputs = Outputs::new(config.outputs_dir.clone(), config.outputs_mount.clone());
+    match outputs.check(config.outputs_min_free).await {
+        Ok(()) => directory("outputs", &config.outputs_dir),
+        Err(error) => check("outputs", Err::<(), _>(error), |()| String::new()),
+    }
 }
 
 fn directory(name: &str, dir: &std::path::Path) -> Check {

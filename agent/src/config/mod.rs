@@ -38,6 +38,8 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// Below this, each job has its output and checkpoint directories.
     pub outputs_dir: PathBuf,
+    /// What it must be on; without, the host's own disk will do.
+    pub outputs_mount: Option<MountKind>,
     /// No job is taken while there is less room than this.
     pub outputs_min_free: Option<Mark>,
     /// Where secrets lie, one file each, named as the secret.
@@ -101,6 +103,7 @@ pub struct FileConfig {
     node: Option<NodeId>,
     state_dir: Option<PathBuf>,
     outputs_dir: Option<PathBuf>,
+    outputs_mount: Option<MountKind>,
     secrets_dir: Option<PathBuf>,
     #[serde(default)]
     volumes: BTreeMap<VolumeName, VolumeConfig>,
@@ -142,6 +145,9 @@ pub struct HostFlags {
     /// Where jobs leave their results [default: outputs/ in the state directory]
     #[arg(long, value_name = "DIR", env = "HAUL_OUTPUTS_DIR")]
     pub outputs_dir: Option<PathBuf>,
+    /// What that directory must be on: a mount of one of these types, as in nfs4,fuse, or true for any
+    #[arg(long, value_name = "TYPES", env = "HAUL_OUTPUTS_MOUNT")]
+    pub outputs_mount: Option<MountKind>,
     /// Where secrets lie, one file each, named as the secret
     #[arg(long, value_name = "DIR", env = "HAUL_SECRETS_DIR")]
     pub secrets_dir: Option<PathBuf>,

@@ -230,6 +230,7 @@ pub fn resolve(
         fleet,
         node,
         outputs_dir,
+        outputs_mount: p.optional("outputs_mount", flags.host.outputs_mount, file.outputs_mount),
         secrets_dir: p.pick(
             "secrets_dir",
             flags.host.secrets_dir.map(Some),

@@ -6,6 +6,7 @@
 
 mod beneath;
 mod look;
+mod mounted;
 
 use std::{
     collections::BTreeMap,
@@ -22,6 +23,7 @@ use shared::{
     lane::{Access, OfferedVolume},
 };
 
+pub use self::look::look_above;
 use crate::config::VolumeConfig;
 
 /// How long a volume may take to answer. NFS over a slow link takes tens of milliseconds; one

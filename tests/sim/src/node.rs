@@ -222,6 +222,7 @@ fn config(node: NodeId, state_dir: PathBuf, shape: &Shape) -> AgentConfig {
         claim_after: Span::secs(0),
         exit_when_idle: None,
         metrics: None,
+        outputs_mount: None,
         outputs_min_free: None,
         engine: None,
         max_jobs: shape.max_jobs,
