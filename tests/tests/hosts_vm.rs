@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::{Value, json};
 use tests::{
     Histories, Machine, Site, Vm, eventually, last,
-    site::{VERSIONS, from_vm, package},
+    site::{VERSIONS, counted, from_vm, package},
     user_data, within,
     world::root,
 };
@@ -148,7 +148,7 @@ fn a_server_that_hangs_and_a_power_cut_lose_nothing() {
 }
 
 #[test]
-fn a_fleet_whose_hosts_lose_power_network_and_are_booted_again_ends_each_job_once() {
+fn a_fleet_whose_hosts_lose_power_and_network_are_booted_again_and_upgraded_ends_each_job_once() {
     const LEASE: u32 = 20;
     const STEPS: u32 = 60;
     let site = Site::new(LEASE);
@@ -167,16 +167,12 @@ fn a_fleet_whose_hosts_lose_power_network_and_are_booted_again_ends_each_job_onc
     assert!(frozen.lines().all(|line| line == "1"), "{frozen}");
     apart.join();
     dark.power_on();
-    let all_end = || {
-        for id in &ids {
-            within(PATIENCE, &format!("{id} ends"), || (site.world().state(id) == "succeeded").then_some(()));
-            assert_eq!(site.broken(id), Vec::<String>::new());
-        }
-        let histories = Histories::read(&site.cloud().bucket());
-        assert_eq!(histories.broken(), Vec::<String>::new());
-        histories
-    };
-    let histories = all_end();
+    for id in &ids {
+        within(PATIENCE, &format!("{id} ends"), || (site.world().state(id) == "succeeded").then_some(()));
+        assert_eq!(site.broken(id), Vec::<String>::new());
+    }
+    let histories = Histories::read(&site.cloud().bucket());
+    assert_eq!(histories.broken(), Vec::<String>::new());
     for id in &ids {
         let outcomes: Vec<Value> =
             histories.events(id, "ended").iter().map(|end| end["outcome"].clone()).collect();
@@ -202,4 +198,23 @@ fn a_fleet_whose_hosts_lose_power_network_and_are_booted_again_ends_each_job_onc
     }
     assert_eq!(Histories::read(&site.cloud().bucket()).broken(), Vec::<String>::new());
     assert_eq!(dark.journal("haul-agent").matches("-- Boot ").count(), 2);
+
+    // One job on each, while both are brought up to date.
+    let during = [(); 2].map(|()| site.count(u32::MAX, &json!({ "resources": { "gpus": 2 } })));
+    during.iter().for_each(|id| site.until_counted(id, 1, 3));
+    for vm in [&dark, &apart] {
+        let before = (vm.containers("running"), vm.property("haul-agent", "MainPID"));
+        vm.upgrade(&package(VERSIONS[1]));
+        assert_eq!(vm.ok("dpkg-query -W -f '${Version}' haul"), VERSIONS[1]);
+        vm.until_ready();
+        assert_eq!((vm.containers("running"), before.0.len()), (before.0, 1));
+        assert_ne!(vm.property("haul-agent", "MainPID"), before.1, "the new program runs");
+    }
+    during.iter().for_each(|id| site.enough(id));
+    for id in &during {
+        within(PATIENCE, &format!("{id} ends"), || (site.world().state(id) == "succeeded").then_some(()));
+        let steps = site.ticks(id).last().expect("it counts").count;
+        assert_eq!(site.world().run(["logs", id]).ok(), counted(steps), "each line once, in order");
+        assert_eq!((site.broken(id), site.world().events(id, "claimed").len()), (Vec::new(), 1));
+    }
 }
