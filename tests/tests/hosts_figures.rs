@@ -23,18 +23,21 @@ fn footprint(host: &impl Machine, unit: &str) -> (u32, u32) {
 fn a_host_that_gets_power_claims_its_first_job_within_a_second_of_its_agents_start() {
     const IDLE: u32 = 10;
     let site = Site::new(60);
-    let host = site.host("a", "");
-    let before = ["haul-agent", "haul-guard"].map(|unit| footprint(&host, unit));
+    let hosts = ["a", "b", "c"].map(|name| site.host(name, ""));
+    let all = hosts.iter().flat_map(|host| ["haul-agent", "haul-guard"].map(|unit| (host, unit)));
+    let before: Vec<_> = all.map(|(host, unit)| (host, unit, footprint(host, unit).1)).collect();
     last(Duration::from_secs(u64::from(IDLE)));
-    for (unit, (_, was)) in ["haul-agent", "haul-guard"].into_iter().zip(before) {
-        let (memory, is) = footprint(&host, unit);
+    for (host, unit, was) in before {
+        let (memory, is) = footprint(host, unit);
         println!(
-            "{unit} idle, a beat every second: {} KiB, {:.1} % of a core",
-            memory,
+            "{unit} of {} idle, a beat every second: {memory} KiB, {:.1} % of a core",
+            host.name(),
             f64::from(is - was) / f64::from(IDLE)
         );
     }
 
+    let [host, others @ ..] = hosts;
+    drop(others);
     host.power_off();
     let id = site.submit(&json!({ "resources": { "gpus": 1 } }), "true");
     let on = tests::wall_clock();
@@ -42,6 +45,7 @@ fn a_host_that_gets_power_claims_its_first_job_within_a_second_of_its_agents_sta
     site.world().until(&id, "succeeded");
     let history = site.world().history(&id);
     let claimed = history.iter().find(|entry| entry["event"]["kind"] == "claimed").expect("claimed");
+    assert_eq!(claimed["event"]["node"], host.node());
     let claimed: chrono::DateTime<chrono::Utc> =
         claimed["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
     let all = (claimed - on).num_milliseconds();

@@ -15,8 +15,9 @@ use http::{Method, Request, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tests::{
-    Agent, World, engine, eventually,
+    Agent, Relay, World, engine, eventually,
     http::{Http, request},
+    relay::Fault,
     within,
     world::BUSYBOX,
 };
@@ -96,6 +97,12 @@ impl Registry {
         let put = Request::put(of(&format!("manifests/{tag}"))).header(header::CONTENT_TYPE, MANIFEST);
         http.ask(put.body(manifest.to_string().into()).expect("valid"));
         added
+    }
+
+    /// The image as it is called by a way on which a connection has a fault after so many bytes.
+    fn by_way(&self, fault: Fault, after: usize) -> String {
+        let (host, name) = self.image.split_once('/').expect("a host");
+        format!("{}/{name}", Relay::start(host, fault, after).address())
     }
 
     /// Removes the image from the engine.
@@ -236,6 +243,39 @@ fn an_image_of_two_gigabytes_that_several_jobs_want_is_transferred_once() {
     };
     let (claimed, started): (Vec<String>, Vec<String>) = (at("claimed"), at("started"));
     assert!(claimed.len() == 4 && claimed.iter().max() < started.iter().min(), "all of them waited for it");
+}
+
+/// Lets a job run with an image of 512 MiB whose transfer has a fault after 200 MiB, and gives how much of it was
+/// transferred, in sizes of the image, and what the agent said.
+fn pulled_with(fault: Fault) -> (f64, String) {
+    let world = World::new();
+    let registry = Registry::start(&world, "ENV A=1");
+    let layers = registry.grow(&world, 1);
+    registry.forget();
+    let image = registry.by_way(fault, 200 << 20);
+    let agent = Agent::start(&world, "a", &[]);
+    let id = world.run(["submit", "--", &image, "true"]).ok().trim().to_owned();
+    within(Duration::from_secs(200), "it has run", || (world.state(&id) == "succeeded").then_some(()));
+    assert_eq!(world.events(&id, "claimed").len(), 1);
+    engine::ask(None, &["rmi", &image]);
+    let given: u64 = layers.iter().map(|(digest, _)| registry.given(digest)).sum();
+    #[expect(clippy::cast_precision_loss, reason = "a part is asked for")]
+    let part = given as f64 / LARGE as f64;
+    (part, agent.said())
+}
+
+#[test]
+fn a_pull_whose_connection_breaks_goes_on_where_it_was() {
+    let (transferred, said) = pulled_with(Fault::Breaks);
+    // What was on its way is lost.
+    assert!((1.0..1.2).contains(&transferred), "{transferred} times");
+    assert!(!said.contains("made no progress"), "{said}");
+}
+
+#[test]
+fn a_pull_that_hangs_is_begun_again() {
+    let (_, said) = pulled_with(Fault::Hangs);
+    assert!(said.contains("the pull made no progress for 60 s"), "{said}");
 }
 
 #[test]

@@ -31,7 +31,9 @@ impl Turns {
     }
 }
 
-/// A pull that breaks off is tried again at once: the engine keeps the layers that it has.
+/// A pull that breaks off is tried again at once. An engine with containerd's image store goes on with what it has;
+/// one without throws the layers of a pull that ended early away (moby/moby#26146), and waits longer before: see
+/// `engine/docker/pull.rs`.
 const TRIES: u32 = 3;
 
 /// The image as the host has it, if the job may run that.
@@ -88,7 +90,7 @@ async fn pull(node: &Node, name: &str) -> Result<ImageInfo, EngineError> {
                 return Ok(image);
             }
             Err(EngineError::RegistryUnavailable { detail, .. }) if tries < TRIES => {
-                tracing::warn!(image = name, detail, "the pull broke off; going on with it");
+                tracing::warn!(image = name, detail, "the pull broke off; trying again");
                 tries += 1;
             }
             Err(error) => return Err(error),

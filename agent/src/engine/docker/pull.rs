@@ -1,12 +1,12 @@
 //! Fetching an image.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use bollard::{
     auth::DockerCredentials, models::CreateImageInfo, query_parameters::CreateImageOptionsBuilder,
 };
 use futures::StreamExt;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{Call, Docker};
 use crate::engine::{
@@ -14,8 +14,13 @@ use crate::engine::{
     credentials::{self, Credential},
 };
 
-/// A pull that says nothing for so long while it fetches a layer is given up.
-const STALLED: Duration = Duration::from_secs(60);
+/// A pull that says nothing for so long while it fetches a layer is given up: for as long as fetching what is lost by
+/// that has taken, since most engines throw it away, within these bounds.
+///
+/// The engine goes on by itself, where it was, when a connection breaks. One that is dead and does not break it notices
+/// within five minutes, by nine probes in intervals of 30 s (`tcp(7)`, with the keep-alive of Docker's registry client);
+/// for a server that is there and sends nothing it would wait for ever.
+const STALLED: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(330);
 
 /// The same while it fetches none. Unpacking one large layer of an image for deep learning takes minutes, and says
 /// nothing meanwhile on some engines.
@@ -48,9 +53,9 @@ impl Docker {
             other => other,
         };
         let mut answers = client.create_image(Some(options), None, credential);
-        let mut layers = Layers::default();
+        let (mut layers, began) = (Layers::default(), Instant::now());
         loop {
-            let patience = if layers.are_fetched() { STALLED } else { SILENCE };
+            let patience = if layers.are_fetched() { stalled_after(began.elapsed()) } else { SILENCE };
             let answer = match tokio::time::timeout(patience, answers.next()).await {
                 Ok(Some(answer)) => answer.map_err(failed)?,
                 Ok(None) => return Ok(()),
@@ -64,6 +69,11 @@ impl Docker {
             let _ = progress.try_send(layers.progress());
         }
     }
+}
+
+/// How long a pull that has taken so long may say nothing.
+fn stalled_after(taken: Duration) -> Duration {
+    taken.clamp(*STALLED.start(), *STALLED.end())
 }
 
 /// As the API wants it.
@@ -131,6 +141,12 @@ impl Layers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_took_long_is_not_given_up_soon() {
+        let patience = [1, 100, 1000].map(|taken| stalled_after(Duration::from_secs(taken)).as_secs());
+        assert_eq!(patience, [60, 100, 330]);
+    }
 
     #[test]
     fn progress_is_summed_over_layers_and_never_goes_back() {
