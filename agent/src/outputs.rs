@@ -18,9 +18,9 @@ use std::{
 use shared::id::{Attempt, JobId};
 
 use crate::{
-    config::{Mark, MountKind},
+    config::{Mark, MountKind, VolumeConfig},
     disk::Disk,
-    volume::{Threads, look_above},
+    volume::{Threads, look},
 };
 
 /// Where the directories of an attempt are, on the host.
@@ -36,14 +36,15 @@ pub struct AttemptDirs {
 #[derive(Debug, Clone)]
 pub struct Outputs {
     root: PathBuf,
-    mount: Option<MountKind>,
+    mount: Option<VolumeConfig>,
     threads: Option<Threads>,
 }
 
 impl Outputs {
-    /// Results below this directory, which must be on such a mount.
-    pub fn new(root: PathBuf, mount: Option<MountKind>) -> Self {
-        let mount = mount.filter(MountKind::is_wanted);
+    /// Results below this directory, and only while something is mounted there, if that is given.
+    pub fn new(root: PathBuf, mount: Option<PathBuf>) -> Self {
+        let any = Some(MountKind::Any(true));
+        let mount = mount.map(|path| VolumeConfig { path, mount: any, ..VolumeConfig::default() });
         Self { root, mount, threads: Some(Threads::default()) }
     }
 
@@ -66,18 +67,17 @@ impl Outputs {
     pub async fn make(&self, job: &JobId, attempt: Attempt) -> Result<AttemptDirs, String> {
         let dirs = self.of(job, attempt);
         let Some(threads) = &self.threads else { return Ok(dirs) };
-        let (made, outputs) = (dirs.clone(), self.clone());
+        let outputs = self.clone();
         let run = threads.run(move || {
-            outputs.is_on_mount().map_err(|why| cannot(&outputs.root, &why))?;
-            for dir in [&made.output, &made.checkpoint] {
+            outputs.is_mounted()?;
+            for dir in [&dirs.output, &dirs.checkpoint] {
                 let built = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
                 let open = built.and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o1777)));
-                open.map_err(|e| format!("the output directory {} cannot be made: {e}", dir.display()))?;
+                open.map_err(|e| format!("{} cannot be made: {e}", dir.display()))?;
             }
-            Ok(())
+            Ok(dirs)
         });
-        run.await?;
-        Ok(dirs)
+        run.await.map_err(|why| self.cannot(&why))
     }
 
     /// Whether results can be left there.
@@ -88,7 +88,7 @@ impl Outputs {
         let Some(threads) = &self.threads else { return Ok(()) };
         let (root, outputs) = (self.root.clone(), self.clone());
         let checked = threads.run(move || {
-            outputs.is_on_mount()?;
+            outputs.is_mounted()?;
             fs::create_dir_all(&root).map_err(|error| error.to_string())?;
             match (least, Disk::at(&root)) {
                 (Some(least), Some(disk)) if disk.free < least.of(disk.size) => {
@@ -98,12 +98,17 @@ impl Outputs {
                 _ => Ok(()),
             }
         });
-        checked.await.map_err(|why| cannot(&self.root, &why))
+        checked.await.map_err(|why| self.cannot(&why))
     }
 
     /// Looked at before anything is made: what is made while nothing is mounted would be on the host's own disk.
-    fn is_on_mount(&self) -> Result<(), String> {
-        self.mount.as_ref().map_or(Ok(()), |wanted| look_above(&self.root, wanted))
+    fn is_mounted(&self) -> Result<(), String> {
+        let Some(mount) = &self.mount else { return Ok(()) };
+        look(mount).map_err(|why| format!("{} must be mounted: {why}", mount.path.display()))
+    }
+
+    fn cannot(&self, why: &str) -> String {
+        format!("jobs cannot leave results in {}: {why}", self.root.display())
     }
 
     /// Lets `latest` point to the attempt that succeeded.
@@ -121,10 +126,6 @@ impl Outputs {
         });
         run.await
     }
-}
-
-fn cannot(root: &Path, why: &str) -> String {
-    format!("jobs cannot leave results in {}: {why}", root.display())
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -156,16 +157,20 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_made_where_nothing_is_mounted() {
-        let root = tempfile::tempdir().expect("temporary directory");
-        let wanted = Some(MountKind::One("nfs4".into()));
-        let outputs = Outputs::new(root.path().join("outputs"), wanted);
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let root = dir.path().join("mount/outputs");
+        let outputs = Outputs::new(root.clone(), Some(dir.path().join("mount")));
         let job = JobId::new("j").expect("valid");
-        for error in [outputs.check(None).await, outputs.make(&job, Attempt(1)).await.map(drop)] {
-            let error = error.expect_err("refused");
-            assert!(error.contains("/outputs: ") && error.contains("mounted"), "{error}");
+        for why in ["No such file or directory", "nothing is mounted at"] {
+            for error in [outputs.check(None).await, outputs.make(&job, Attempt(1)).await.map(drop)] {
+                let error = error.expect_err("refused");
+                assert!(error.contains("/mount must be mounted: ") && error.contains(why), "{error}");
+            }
+            assert!(!root.exists());
+            fs::create_dir_all(dir.path().join("mount")).expect("made");
         }
-        assert_eq!(fs::read_dir(root.path()).expect("there").count(), 0);
-        let root = root.path().join("outputs");
-        Outputs::new(root, Some(MountKind::Any(false))).check(None).await.expect("will do");
+        let mounted = Outputs::new(root.clone(), Some("/proc".into()));
+        mounted.check(None).await.expect("something is mounted there");
+        assert!(root.exists());
     }
 }

@@ -69,7 +69,8 @@ impl Drop for Nfs {
     }
 }
 
-/// As NFS-Ganesha reads it: version 4 and nothing beside it, no grace period, owners by number.
+/// As NFS-Ganesha reads it: version 4 and nothing beside it, no grace period, owners by number, and a second for which
+/// it goes by its memory of a file.
 fn configuration(port: u16) -> String {
     format!(
         "NFS_CORE_PARAM {{ Protocols = 4; NFS_Port = {port}; Bind_addr = 127.0.0.1; Enable_NLM = false;\n\
@@ -77,6 +78,6 @@ fn configuration(port: u16) -> String {
          NFSV4 {{ Graceless = true; Lease_Lifetime = 10; RecoveryBackend = fs; RecoveryRoot = \"/srv/recovery\";\n\
          Only_Numeric_Owners = true; }}\n\
          EXPORT {{ Export_Id = 1; Path = /srv/data; Pseudo = /data; SecType = sys; Squash = no_root_squash;\n\
-         Access_Type = RW; Protocols = 4; Transports = TCP; FSAL {{ Name = VFS; }} }}\n"
+         Access_Type = RW; Protocols = 4; Transports = TCP; Attr_Expiration_Time = 1; FSAL {{ Name = VFS; }} }}\n"
     )
 }

@@ -120,7 +120,7 @@ impl Site {
     /// Likewise, on a virtual machine.
     pub fn variables_of_vm(&self) -> String {
         let (door, env) = self.cloud.other_door();
-        from_vm(&self.variables_of(&door, &env, MOUNTED)) + "HAUL_OUTPUTS_MOUNT=nfs4\n"
+        from_vm(&self.variables_of(&door, &env, MOUNTED)) + &format!("HAUL_OUTPUTS_MOUNT={MOUNTED}\n")
     }
 
     fn variables_of(&self, door: &Door, env: &Environment, shared: &str) -> String {
@@ -240,11 +240,14 @@ fn bridge() -> Ipv4Addr {
 /// # Panics
 /// When it cannot be built.
 pub fn package(version: &str) -> PathBuf {
-    let dir = root().join(".cache/hosts/packages");
+    let program = haul();
+    // For each program of its own: HAUL_TEST_PROGRAM may name another.
+    let of = program.display().to_string().trim_start_matches('/').replace('/', "-");
+    let dir = root().join(".cache/hosts/packages").join(of);
     std::fs::create_dir_all(&dir).expect("made");
     let lock = File::create(dir.join("lock")).expect("made");
     lock.lock().expect("locked");
-    let (program, package) = (haul(), dir.join(format!("haul_{version}_{}.deb", architecture())));
+    let package = dir.join(format!("haul_{version}_{}.deb", architecture()));
     let age = |path: &Path| path.metadata().and_then(|found| found.modified()).ok();
     let mut parts = vec![program.clone()];
     for dir in ["packaging", "packaging/deb", "systemd"].map(|dir| root().join(dir)) {

@@ -15,7 +15,7 @@ pub fn for_aws(variables: &str, package: &str, nfs: Option<&Nfs>) -> String {
     let indented: String = variables.lines().map(|line| format!("      {line}\n")).collect();
     edit("      HAUL_FLEET=s3://example-bucket/fleet\n", &indented);
     edit("      AWS_REGION=eu-central-1\n", "");
-    edit("      HAUL_VOLUMES=data=/mnt/data:ro\n", "");
+    edit("      HAUL_VOLUMES=data=/mnt/data:ro:mount\n", "");
     edit("HAUL_CLAIM_AFTER=20s", "HAUL_CLAIM_AFTER=1s");
     edit("s3://example-bucket/packages/haul_amd64.deb", package);
     let Some(nfs) = nfs else {

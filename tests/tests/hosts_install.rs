@@ -40,13 +40,18 @@ fn two_hosts_join_by_what_the_cloud_is_told_and_run_what_is_submitted_outside() 
     let (_, role) = site.cloud().other_door_at(site.bridge());
     let role: String = role.iter().map(|(name, value)| format!("export {name}={value}\n")).collect();
     for host in &hosts {
+        // What a timer leaves there may be there first.
+        host.ok("mkdir -p /run/haul && echo token >/run/haul/token");
         first_boot(host, &user_data::for_aws(&site.variables(), &lies, None), &role);
         host.until_ready();
+        assert_eq!(host.ok("cat /run/haul/token"), "token\n");
+        host.put("/etc/haul/secrets/KEY", b"of its own\n");
     }
 
     // Two GPUs each: one job for each host.
-    let flags = json!({ "resources": { "gpus": 2 } });
-    let ids = [(); 2].map(|()| site.submit(&flags, "echo $NVIDIA_VISIBLE_DEVICES; sleep 3"));
+    let flags = json!({ "resources": { "gpus": 2 }, "secrets": ["KEY"] });
+    let script = "echo $NVIDIA_VISIBLE_DEVICES; [ \"$KEY\" = 'of its own' ] && sleep 3";
+    let ids = [(); 2].map(|()| site.submit(&flags, script));
     for id in &ids {
         site.world().until(id, "succeeded");
     }

@@ -73,14 +73,19 @@ fn a_mount_that_hangs_takes_only_the_jobs_that_need_it() {
     assert_eq!(site.world().run(["logs", &runs]).ok().lines().count(), 20);
     assert_eq!(site.world().events(&runs, "claimed").len(), 1);
     eventually("the volume is well again", || problem(&site).is_none().then_some(()));
+
+    host.ok(&format!("kill -KILL {server}"));
+    let told = eventually("the volume is said to be gone", || problem(&site));
+    assert!(told.contains("the file system's own process has ended"), "{told}");
+    host.ok(&format!("umount -l /mnt/data && systemctl reset-failed server && {SERVER}"));
+    eventually("the volume is well for good", || problem(&site).is_none().then_some(()));
 }
 
 #[test]
 fn results_never_land_below_a_mount_that_is_not_there() {
-    const WHY: &str =
-        "jobs cannot leave results in /mnt/results/outputs: nothing is mounted there or above it";
+    const WHY: &str = "jobs cannot leave results in /mnt/results/outputs: /mnt/results must be mounted: ";
     let site = Site::new(60);
-    let host = site.host("a", "HAUL_OUTPUTS_DIR=/mnt/results/outputs\nHAUL_OUTPUTS_MOUNT=nfs4,tmpfs\n");
+    let host = site.host("a", "HAUL_OUTPUTS_DIR=/mnt/results/outputs\nHAUL_OUTPUTS_MOUNT=/mnt/results\nHAUL_METRICS=unix:/run/haul/metrics.sock\n");
     let says_so = || site.world().run(["nodes"]).ok().contains(WHY).then_some(());
     eventually("the fleet is told", says_so);
     let doctor = "set -a; . /etc/haul/agent.env; haul doctor --config /etc/haul/agent.toml";
@@ -93,6 +98,8 @@ fn results_never_land_below_a_mount_that_is_not_there() {
     host.ok("mkdir /mnt/results && mount -t tmpfs results /mnt/results");
     site.world().until(&id, "succeeded");
     assert_eq!(host.ok(&format!("cat /mnt/results/outputs/{id}/latest/result")), "kept\n");
+    let metrics = host.ok("curl -fsS --unix-socket /run/haul/metrics.sock http://haul/metrics");
+    assert!(metrics.contains("haul_jobs"), "{metrics}");
     host.ok("umount -l /mnt/results");
     eventually("the fleet is told again", says_so);
     assert_eq!(host.ok("ls -A /mnt/results"), "");

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::{Value, json};
 use tests::{
     Histories, Machine, Site, Vm, eventually, last,
-    site::{VERSIONS, counted, from_vm, package},
+    machine::GATEWAY,
+    site::{MOUNTED, VERSIONS, counted, from_vm, package},
     user_data, within,
     world::root,
 };
@@ -38,7 +39,7 @@ fn hosts_that_cloud_init_makes_train_from_nfs_into_nfs() {
         .bucket()
         .put("packages/haul_amd64.deb", std::fs::read(package(VERSIONS[0])).expect("read"));
     let (variables, volume) = (site.variables_of_vm(), "HAUL_VOLUMES=shared=/mnt/data");
-    let variables = variables.replace(volume, &format!("{volume},data=/mnt/data:ro"));
+    let variables = variables.replace(volume, &format!("{volume},data=/mnt/data:ro:mount"));
     // In place of the instance's role.
     let (_, role) = site.cloud().other_door();
     let role: String =
@@ -78,17 +79,29 @@ fn hosts_that_cloud_init_makes_train_from_nfs_into_nfs() {
     assert_eq!(nodes.len(), 2, "one on each host");
 }
 
-/// What is wrong with the volume, by the fleet's word.
-fn problem(site: &Site) -> Option<String> {
+/// What is wrong with a volume, by the fleet's word.
+fn problem(site: &Site, volume: &str) -> Option<String> {
     let nodes = site.world().json(["nodes", "--json"]);
-    nodes[0]["offer"]["volumes"]["shared"]["problem"].as_str().map(str::to_owned)
+    nodes[0]["offer"]["volumes"][volume]["problem"].as_str().map(str::to_owned)
 }
 
 #[test]
-fn a_server_that_hangs_and_a_power_cut_lose_nothing() {
+fn a_server_that_hangs_or_forgets_and_a_power_cut_lose_nothing() {
     let site = Site::new(600);
     let nfs = site.nfs();
-    let vm = site.vm("a", &nfs, "");
+    let vm = site.vm("a", &nfs, &format!("HAUL_VOLUMES=shared={MOUNTED},sets=/mnt/sets:mount\n"));
+
+    // What the server has made anew is not what was mounted.
+    let (sets, port) = (site.shared("sets"), nfs.port());
+    let mount = format!("mount -t nfs -o nfsvers=4.1,port={port} {GATEWAY}:/data/sets /mnt/sets");
+    std::fs::create_dir(&sets).expect("made");
+    vm.ok(&format!("mkdir /mnt/sets && {mount}"));
+    eventually("it is there", || problem(&site, "sets").is_none().then_some(()));
+    std::fs::remove_dir(&sets).and_then(|()| std::fs::create_dir(&sets)).expect("made anew");
+    let told = eventually("it is said to be stale", || problem(&site, "sets"));
+    assert!(told.contains("the server no longer knows what was mounted"), "{told}");
+    vm.ok(&format!("umount -l /mnt/sets && {mount}"));
+    eventually("it is well again", || problem(&site, "sets").is_none().then_some(()));
 
     // Version 2 of control groups keeps devices in a program that whoever sets the group may replace.
     assert_eq!(vm.ok("docker info -f '{{.CgroupVersion}} {{.CgroupDriver}}'"), "2 systemd\n");
@@ -109,7 +122,7 @@ fn a_server_that_hangs_and_a_power_cut_lose_nothing() {
     site.until_counted(&runs, 1, 3);
     let quiet = vm.slowest_answer(10);
     nfs.hang();
-    let told = eventually("the volume is said to be down", || problem(&site));
+    let told = eventually("the volume is said to be down", || problem(&site, "shared"));
     assert!(told.contains("did not answer"), "{told}");
     let waits = site.count(1, &json!({}));
     let other = site.submit(&json!({ "mounts": [] }), "echo done");
@@ -127,7 +140,7 @@ fn a_server_that_hangs_and_a_power_cut_lose_nothing() {
         within(PATIENCE, &format!("{id} ends"), || (site.world().state(id) == "succeeded").then_some(()));
         assert_eq!(site.world().events(id, "claimed").len(), 1);
     }
-    eventually("the volume is well again", || problem(&site).is_none().then_some(()));
+    eventually("the volume is well again", || problem(&site, "shared").is_none().then_some(()));
     assert_eq!(site.broken(&runs), Vec::<String>::new());
 
     let lost = site.count(60, &json!({}));

@@ -38,8 +38,8 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// Below this, each job has its output and checkpoint directories.
     pub outputs_dir: PathBuf,
-    /// What it must be on; without, the host's own disk will do.
-    pub outputs_mount: Option<MountKind>,
+    /// Where something must be mounted: that or above it. Without, the host's own disk will do.
+    pub outputs_mount: Option<PathBuf>,
     /// No job is taken while there is less room than this.
     pub outputs_min_free: Option<Mark>,
     /// Where secrets lie, one file each, named as the secret.
@@ -103,7 +103,7 @@ pub struct FileConfig {
     node: Option<NodeId>,
     state_dir: Option<PathBuf>,
     outputs_dir: Option<PathBuf>,
-    outputs_mount: Option<MountKind>,
+    outputs_mount: Option<PathBuf>,
     secrets_dir: Option<PathBuf>,
     #[serde(default)]
     volumes: BTreeMap<VolumeName, VolumeConfig>,
@@ -145,14 +145,14 @@ pub struct HostFlags {
     /// Where jobs leave their results [default: outputs/ in the state directory]
     #[arg(long, value_name = "DIR", env = "HAUL_OUTPUTS_DIR")]
     pub outputs_dir: Option<PathBuf>,
-    /// What that directory must be on: a mount of one of these types, as in nfs4,fuse, or true for any
-    #[arg(long, value_name = "TYPES", env = "HAUL_OUTPUTS_MOUNT")]
-    pub outputs_mount: Option<MountKind>,
+    /// Take no jobs while nothing is mounted here, which is that directory or above it
+    #[arg(long, value_name = "DIR", env = "HAUL_OUTPUTS_MOUNT")]
+    pub outputs_mount: Option<PathBuf>,
     /// Where secrets lie, one file each, named as the secret
     #[arg(long, value_name = "DIR", env = "HAUL_SECRETS_DIR")]
     pub secrets_dir: Option<PathBuf>,
-    /// A host directory that jobs may mount; may be given several times
-    #[arg(long = "volume", value_name = "NAME=PATH[:ro]", env = "HAUL_VOLUMES", value_delimiter = ',', value_parser = resolve::parse_volume)]
+    /// A host directory that jobs may mount, where something must be mounted or not; may be given several times
+    #[arg(long = "volume", value_name = "NAME=PATH[:ro][:mount]", env = "HAUL_VOLUMES", value_delimiter = ',', value_parser = resolve::parse_volume)]
     pub volumes: Vec<(VolumeName, VolumeConfig)>,
     /// A label that jobs may require; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", env = "HAUL_LABELS", value_delimiter = ',', value_parser = resolve::parse_label)]

@@ -15,7 +15,7 @@ use shared::{
 };
 use url::Url;
 
-use super::{AgentConfig, AgentFlags, FileConfig, Mark, OnStop, VolumeConfig, defaults};
+use super::{AgentConfig, AgentFlags, FileConfig, Mark, MountKind, OnStop, VolumeConfig, defaults};
 use crate::cloud::{self, Instance};
 
 /// A configuration that cannot be used.
@@ -76,12 +76,22 @@ pub(crate) fn parse_fleet(text: &str) -> Result<Url, String> {
 }
 
 pub(super) fn parse_volume(text: &str) -> Result<(VolumeName, VolumeConfig), String> {
-    let (name, path) = text.split_once('=').ok_or("a volume is NAME=PATH or NAME=PATH:ro")?;
-    let (path, read_only) = path.strip_suffix(":ro").map_or((path, false), |path| (path, true));
-    let path = path.strip_suffix(":rw").unwrap_or(path);
+    let (name, rest) =
+        text.split_once('=').ok_or("a volume is NAME=PATH, NAME=PATH:ro or NAME=PATH:ro:mount")?;
     let name = name.parse().map_err(|e: shared::id::NameError| e.to_string())?;
-    let path = std::path::absolute(path).map_err(|e| e.to_string())?;
-    Ok((name, VolumeConfig { path, read_only, ..VolumeConfig::default() }))
+    let mut volume = VolumeConfig::default();
+    let mut path = rest;
+    while let Some((before, option)) = path.rsplit_once(':') {
+        match option {
+            "ro" => volume.read_only = true,
+            "rw" => volume.read_only = false,
+            "mount" => volume.mount = Some(MountKind::Any(true)),
+            _ => break,
+        }
+        path = before;
+    }
+    volume.path = std::path::absolute(path).map_err(|e| e.to_string())?;
+    Ok((name, volume))
 }
 
 pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -230,13 +240,13 @@ pub fn resolve(
         fleet,
         node,
         outputs_dir,
-        outputs_mount: p.optional("outputs_mount", flags.host.outputs_mount, file.outputs_mount),
-        secrets_dir: p.pick(
+        outputs_mount: directory(p, "outputs_mount", flags.host.outputs_mount, file.outputs_mount, || None),
+        secrets_dir: directory(
+            p,
             "secrets_dir",
-            flags.host.secrets_dir.map(Some),
-            file.secrets_dir.map(Some),
+            flags.host.secrets_dir,
+            file.secrets_dir,
             defaults::secrets_dir,
-            |dir| maybe(&dir.as_deref().map(path)),
         ),
         volumes: volumes(p, file.volumes, flags.host.volumes),
         labels: labels(p, instance, file.labels, flags.host.labels),
@@ -293,6 +303,17 @@ fn marks(p: &mut Picker<'_>, given: [(Option<Mark>, Option<Mark>); 4]) -> Marks 
     }
 }
 
+/// A directory that there need not be.
+fn directory(
+    p: &mut Picker<'_>,
+    name: &'static str,
+    flag: Option<PathBuf>,
+    file: Option<PathBuf>,
+    default: impl FnOnce() -> Option<PathBuf>,
+) -> Option<PathBuf> {
+    p.pick(name, flag.map(Some), file.map(Some), default, |dir| maybe(&dir.as_deref().map(path)))
+}
+
 fn metadata(instance: Option<&Instance>) -> String {
     instance.map_or_else(String::new, |instance| format!("{} metadata", instance.provider))
 }
@@ -304,7 +325,9 @@ fn volumes(
 ) -> BTreeMap<VolumeName, VolumeConfig> {
     let layers = [(file, p.file.clone()), (flags.into_iter().collect(), p.given("volumes"))];
     p.merge("volumes", layers, |name, volume| {
-        format!("{name}={}{}", volume.path.display(), if volume.read_only { ":ro" } else { "" })
+        let read_only = if volume.read_only { ":ro" } else { "" };
+        let mount = if volume.mount.as_ref().is_some_and(MountKind::is_wanted) { ":mount" } else { "" };
+        format!("{name}={}{read_only}{mount}", volume.path.display())
     })
 }
 
@@ -335,6 +358,11 @@ fn check(config: &AgentConfig) -> Result<(), ConfigError> {
     }
     if config.log_limit < Size(1 << 20) {
         return value("log_limit", config.log_limit.to_string(), "at least 1MiB");
+    }
+    if let Some(mount) = &config.outputs_mount
+        && !config.outputs_dir.starts_with(mount)
+    {
+        return value("outputs_mount", mount.display().to_string(), "outputs_dir, or a directory above it");
     }
     for (name, volume) in &config.volumes {
         if !volume.path.is_absolute() {
@@ -385,6 +413,17 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_has_options_after_its_path() {
+        let volume = |text: &str| {
+            let (_, volume) = parse_volume(text).expect("valid");
+            (volume.path.display().to_string(), volume.read_only, volume.mount.is_some())
+        };
+        assert_eq!(volume("d=/mnt/a:b"), ("/mnt/a:b".into(), false, false));
+        assert_eq!(volume("d=/mnt/d:ro:mount"), ("/mnt/d".into(), true, true));
+        assert_eq!(volume("d=/mnt/d:mount:rw"), ("/mnt/d".into(), false, true));
+    }
+
+    #[test]
     fn a_bad_file_is_named_with_the_place() {
         let error = with_file("max_job = 3", AgentFlags::default()).expect_err("unknown field");
         let text = error.to_string();
@@ -394,6 +433,10 @@ mod tests {
         );
         let error = with_file("cpus = 0.0", AgentFlags::default()).expect_err("out of range");
         assert_eq!(error.to_string(), "cpus = 0: more than 0 cores");
+        let below = "outputs_dir = \"/mnt/data/outputs\"\noutputs_mount = ";
+        with_file(&format!("{below}\"/mnt/data\""), AgentFlags::default()).expect("above it");
+        let error = with_file(&format!("{below}\"/mnt/dat\""), AgentFlags::default()).expect_err("elsewhere");
+        assert_eq!(error.to_string(), "outputs_mount = /mnt/dat: outputs_dir, or a directory above it");
     }
 
     #[test]

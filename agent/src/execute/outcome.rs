@@ -93,6 +93,11 @@ impl Ending {
         Self::without_container(Outcome::EngineFault, message)
     }
 
+    /// There is no place for its results.
+    pub fn no_outputs(message: impl Into<String>) -> Self {
+        Self::without_container(Outcome::VolumeUnavailable, message)
+    }
+
     /// The machine went down while its container ran, which ended so if it is there yet.
     pub fn node_lost(exit: Option<&Exit>) -> Self {
         let lost = Self::without_container(Outcome::NodeLost, "the host went down while the job ran");

@@ -44,7 +44,7 @@ pub async fn prepare(node: Arc<Node>, job: Job, attempt: Attempt) -> Result<Plan
         let source = node.volumes.resolve(&mount.volume, mount.path.as_deref(), access).await?;
         binds.push(Bind { source, target: mount.target.clone(), read_only: mount.read_only });
     }
-    let dirs = node.outputs.make(&job.id, attempt).await.map_err(Ending::engine_fault)?;
+    let dirs = node.outputs.make(&job.id, attempt).await.map_err(Ending::no_outputs)?;
     binds.push(Bind { source: dirs.output, target: OUTPUT.into(), read_only: false });
     binds.push(Bind { source: dirs.checkpoint, target: CHECKPOINT.into(), read_only: false });
     let memory = job.memory();

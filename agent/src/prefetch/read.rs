@@ -12,8 +12,11 @@ use std::{
 };
 
 use glob::{MatchOptions, Pattern};
+use rustix::io::Errno;
 use shared::{node::Prefetching, units::Size};
 use walkdir::WalkDir;
+
+use crate::volume::beneath;
 
 /// How many files are read at once. A gateway fetches each from an object store, at some tens of megabytes a second.
 const READERS: usize = 8;
@@ -92,8 +95,14 @@ impl Reading {
         }
     }
 
+    /// Links are followed as a mount of the volume would: to a file, and on the way to what is listed, where nothing
+    /// leads out.
     fn list_below(&self, root: &Path, base: &Path, patterns: &[Pattern], found: &mpsc::SyncSender<PathBuf>) {
-        for entry in WalkDir::new(root.join(base)) {
+        let top = match real(root, base) {
+            Ok(top) => top,
+            Err(why) => return self.fail(why),
+        };
+        for entry in WalkDir::new(&top) {
             if self.is_stopped() {
                 return;
             }
@@ -105,15 +114,27 @@ impl Reading {
                     continue;
                 }
             };
-            let Ok(below) = entry.path().strip_prefix(root) else { continue };
-            let fits = entry.file_type().is_file()
-                && patterns.iter().any(|pattern| pattern.matches_path_with(below, OPTIONS));
-            if !fits {
+            let Ok(below) = entry.path().strip_prefix(&top).map(|rest| base.join(rest)) else { continue };
+            let fits = patterns.iter().any(|pattern| pattern.matches_path_with(&below, OPTIONS));
+            if !fits || entry.file_type().is_dir() {
                 continue;
             }
+            let path = if entry.path_is_symlink() { real(root, &below) } else { Ok(entry.into_path()) };
+            let (path, length) = match path.map(|path| (path.metadata(), path)) {
+                Ok((Ok(known), path)) if known.is_file() => (path, known.len()),
+                Ok((Ok(_), _)) => continue,
+                Ok((Err(error), path)) => {
+                    self.fail(format!("{}: {error}", path.display()));
+                    continue;
+                }
+                Err(why) => {
+                    self.fail(why);
+                    continue;
+                }
+            };
             self.files.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(entry.metadata().map_or(0, |known| known.len()), Ordering::Relaxed);
-            if found.send(entry.into_path()).is_err() {
+            self.bytes.fetch_add(length, Ordering::Relaxed);
+            if found.send(path).is_err() {
                 return;
             }
         }
@@ -183,6 +204,14 @@ impl Reading {
     }
 }
 
+/// A path below a directory with all links followed.
+fn real(root: &Path, below: &Path) -> Result<PathBuf, String> {
+    beneath(root, &below.to_string_lossy()).map_err(|errno| match errno {
+        Errno::XDEV | Errno::LOOP => format!("{} leads outside the volume", below.display()),
+        other => format!("{}: {}", root.join(below).display(), io::Error::from(other)),
+    })
+}
+
 /// The directory that all paths which fit a pattern are below: its parts before the first with a wildcard, and not the
 /// last, which may be a file.
 fn base(pattern: &str) -> PathBuf {
@@ -224,7 +253,6 @@ mod tests {
         file("train/2.tar", 5);
         file("train/notes.txt", 7);
         file("test/3.tar", 11);
-        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("train/4.tar")).expect("made");
         let read = |patterns: &[&str]| {
             let (progress, failed) = all(dir.path(), patterns);
             assert_eq!(
@@ -233,10 +261,28 @@ mod tests {
             );
             (progress.files, progress.bytes.bytes())
         };
-        assert_eq!(read(&["train/**"]), (3, (3 << 20) + 12), "no link is followed");
+        assert_eq!(read(&["train/**"]), (3, (3 << 20) + 12));
         assert_eq!(read(&["train/*.tar"]), (1, 5));
         assert_eq!(read(&["**/*.tar"]), (3, (3 << 20) + 16));
         assert_eq!(read(&["**/*.tar", "train/*", "train/a/1.tar"]), (4, (3 << 20) + 23), "each once");
+        // As a cache of a hub has them: names that are links to contents.
+        for (target, link) in [("../train/2.tar", "names/first.tar"), ("train", "sets")] {
+            let link = dir.path().join(link);
+            std::fs::create_dir_all(link.parent().expect("below")).expect("made");
+            std::os::unix::fs::symlink(target, link).expect("made");
+        }
+        assert_eq!(read(&["names/*"]), (1, 5));
+        assert_eq!(read(&["sets/*.tar"]), (1, 5));
+        for (target, link) in [("/etc/passwd", "out/passwd"), ("/etc", "out/etc"), ("../..", "out/up")] {
+            let link = dir.path().join(link);
+            std::fs::create_dir_all(link.parent().expect("below")).expect("made");
+            std::os::unix::fs::symlink(target, link).expect("made");
+        }
+        for pattern in ["out/pass*", "out/etc/pass*", "out/etc/**", "out/up/**"] {
+            let (nothing, why) = all(dir.path(), &[pattern]);
+            assert_eq!((nothing.files, nothing.bytes_done), (0, Size(0)), "{pattern}");
+            assert!(why.is_some_and(|why| why.ends_with("leads outside the volume")), "{pattern}");
+        }
         let (nothing, why) = all(dir.path(), &["none/**"]);
         assert!(nothing.files == 0 && why.is_some_and(|why| why.contains("none")));
         assert!(all(&dir.path().join("gone"), &["**"]).1.is_some_and(|why| why.contains("gone")));

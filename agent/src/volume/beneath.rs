@@ -19,7 +19,7 @@ use rustix::{
 const MOST_LINKS: usize = 40;
 
 /// The real path of `below`. `XDEV` where it leads out of `root`, `LOOP` where it has no end.
-pub(super) fn beneath(root: &Path, below: &str) -> Result<PathBuf, Errno> {
+pub(crate) fn beneath(root: &Path, below: &str) -> Result<PathBuf, Errno> {
     let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut way = vec![openat(CWD, root, dir, Mode::empty())?];
     let mut rest = steps(Path::new(below))?;

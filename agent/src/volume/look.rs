@@ -2,8 +2,8 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -11,7 +11,6 @@ use rustix::{
     io::Errno,
 };
 
-use super::mounted;
 use crate::{
     config::{MountKind, VolumeConfig},
     disk::Disk,
@@ -21,15 +20,11 @@ use crate::{
 pub fn look(config: &VolumeConfig) -> Result<(), String> {
     let root = open(&config.path)?;
     if let Some(wanted) = config.mount.as_ref().filter(|kind| kind.is_wanted()) {
-        mounted::at(&root, wanted)?;
+        // Only now: an automount is mounted by the look.
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+        is_mounted(&mounts, &real(&root)?, wanted)?;
     }
     has_room(config, &root)
-}
-
-/// Looks whether a directory is on a mount of a wanted kind, or will be once it is made.
-pub fn look_above(dir: &Path, wanted: &MountKind) -> Result<(), String> {
-    let made = dir.ancestors().find(|dir| !matches!(dir.try_exists(), Ok(false))).unwrap_or(dir);
-    mounted::above(open(made)?, wanted)
 }
 
 /// The directory itself, of which the server is asked, not what the kernel remembers of it.
@@ -54,6 +49,33 @@ fn told(errno: Errno) -> String {
     }
 }
 
+/// Where it is, with all links followed.
+fn real(root: &OwnedFd) -> Result<PathBuf, String> {
+    std::fs::read_link(format!("/proc/self/fd/{}", root.as_raw_fd())).map_err(|error| error.to_string())
+}
+
+/// Whether something of a wanted kind is mounted at the path, by what the kernel lists (`proc(5)`, `mountinfo`).
+/// Of several on top of each other the last is seen.
+fn is_mounted(mounts: &str, path: &Path, wanted: &MountKind) -> Result<(), String> {
+    let at = |line: &&str| line.split(' ').nth(4).map(unescaped).as_deref() == path.to_str();
+    let Some(line) = mounts.lines().rfind(at) else {
+        return Err(format!("nothing is mounted at {}", path.display()));
+    };
+    let kind = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
+    if wanted.allows(kind) {
+        Ok(())
+    } else {
+        Err(format!("a file system of type {kind} is mounted at {}, not {}", path.display(), wanted.names()))
+    }
+}
+
+/// A path as the kernel lists it, with blanks as `\040`.
+fn unescaped(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (code, char)| text.replace(code, char))
+}
+
 fn has_room(config: &VolumeConfig, root: impl AsFd) -> Result<(), String> {
     if config.min_free.is_none() && config.min_free_inodes.is_none() {
         return Ok(());
@@ -76,8 +98,31 @@ fn has_room(config: &VolumeConfig, root: impl AsFd) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
     use crate::config::Mark;
+
+    const MOUNTS: &str = "\
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+40 22 0:35 / /mnt/data rw,relatime shared:1 - autofs systemd-1 rw,fd=40
+41 40 0:36 / /mnt/data ro,relatime shared:2 - nfs4 10.0.0.1:/data ro,vers=4.2
+42 22 0:37 / /mnt/my\\040data rw - fuse.s3fs s3fs rw
+";
+
+    #[rstest]
+    #[case("/mnt/data", MountKind::Any(true), None)]
+    #[case("/mnt/data", MountKind::One("nfs4".into()), None)]
+    #[case("/mnt/my data", MountKind::OneOf(vec!["nfs4".into(), "fuse".into()]), None)]
+    #[case("/mnt/my data", MountKind::One("nfs4".into()), Some("a file system of type fuse.s3fs is mounted at /mnt/my data, not nfs4"))]
+    #[case("/mnt/other", MountKind::Any(true), Some("nothing is mounted at /mnt/other"))]
+    fn what_is_mounted_is_of_the_wanted_kind(
+        #[case] path: &str,
+        #[case] wanted: MountKind,
+        #[case] problem: Option<&str>,
+    ) {
+        assert_eq!(is_mounted(MOUNTS, Path::new(path), &wanted).err().as_deref(), problem);
+    }
 
     #[test]
     fn room_and_inodes_are_looked_at() {
@@ -90,13 +135,5 @@ mod tests {
         assert!(error.expect_err("refused").ends_with("free, less than 100%"));
         let error = look(&VolumeConfig { min_free_inodes: Some(u64::MAX), ..config });
         assert!(error.expect_err("refused").contains("inodes free, less than"));
-    }
-
-    #[test]
-    fn what_is_yet_to_be_made_is_looked_for_above() {
-        let any = MountKind::Any(true);
-        assert_eq!(look_above(Path::new("/proc/none/such"), &any), Ok(()));
-        let error = look_above(Path::new("/none/such"), &any).expect_err("nothing is mounted");
-        assert_eq!(error, "nothing is mounted there or above it");
     }
 }

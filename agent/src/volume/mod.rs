@@ -6,14 +6,13 @@
 
 mod beneath;
 mod look;
-mod mounted;
 
 use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,8 +21,12 @@ use shared::{
     id::VolumeName,
     lane::{Access, OfferedVolume},
 };
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::{Instant, timeout_at},
+};
 
-pub use self::look::look_above;
+pub(crate) use self::{beneath::beneath, look::look};
 use crate::config::VolumeConfig;
 
 /// How long a volume may take to answer. NFS over a slow link takes tens of milliseconds; one
@@ -131,42 +134,79 @@ fn down(volume: &VolumeName, config: &VolumeConfig, why: String) -> VolumeError 
     VolumeError::Down { volume: volume.clone(), path: config.path.clone(), why }
 }
 
-/// How many threads may hang on one place before no more are sent there.
+/// How many threads may look at one place at once. Those that hang are counted: no more are sent after as many.
 const MOST_THREADS: usize = 4;
 
 /// Threads that look at one place of the file system, and may be left behind there.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Threads(Arc<AtomicUsize>);
+#[derive(Debug, Clone)]
+pub(crate) struct Threads {
+    turns: Arc<Semaphore>,
+    /// When each that looks began.
+    looking: Arc<Mutex<Vec<(Turn, Instant)>>>,
+}
+
+/// One look, among those of its place.
+type Turn = u64;
+
+impl Default for Threads {
+    fn default() -> Self {
+        Self { turns: Arc::new(Semaphore::new(MOST_THREADS)), looking: Arc::default() }
+    }
+}
 
 impl Threads {
-    /// Runs it on a thread of its own, with a deadline. A thread stuck on a dead server is not
+    /// Runs it on a thread of its own, when it is its turn, with a deadline. A thread stuck on a dead server is not
     /// counted against the runtime's own, and none of them keeps the process from ending.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         call: impl FnOnce() -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
         let silent = || format!("it did not answer within {} s", DEADLINE.as_secs());
-        if self.0.load(Ordering::Acquire) >= MOST_THREADS {
+        let deadline = Instant::now() + DEADLINE;
+        if self.are_stuck() {
             return Err(silent());
         }
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        let running = self.0.clone();
-        running.fetch_add(1, Ordering::AcqRel);
+        let turn = timeout_at(deadline, self.turns.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = turn else { return Err(silent()) };
+        let turn = self.begin();
+        let (answer, answered) = oneshot::channel();
+        let threads = self.clone();
         let thread = std::thread::Builder::new().name("volume".into()).spawn(move || {
             let done = call();
-            running.fetch_sub(1, Ordering::AcqRel);
+            threads.end(turn);
+            drop(permit);
             // Nobody listens any more after the deadline.
             let _ = answer.send(done);
         });
         if let Err(error) = thread {
-            self.0.fetch_sub(1, Ordering::AcqRel);
+            self.end(turn);
             return Err(format!("no thread to look at it: {error}"));
         }
-        match tokio::time::timeout(DEADLINE, answered).await {
+        match timeout_at(deadline, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err("looking at it failed".into()),
             Err(_) => Err(silent()),
         }
+    }
+
+    fn looking(&self) -> MutexGuard<'_, Vec<(Turn, Instant)>> {
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether as many as may look have done so for longer than anybody waits.
+    fn are_stuck(&self) -> bool {
+        self.looking().iter().filter(|(_, began)| began.elapsed() >= DEADLINE).count() >= MOST_THREADS
+    }
+
+    fn begin(&self) -> Turn {
+        static TURNS: AtomicU64 = AtomicU64::new(0);
+        let turn = TURNS.fetch_add(1, Ordering::Relaxed);
+        self.looking().push((turn, Instant::now()));
+        turn
+    }
+
+    fn end(&self, turn: Turn) {
+        self.looking().retain(|(other, _)| *other != turn);
     }
 }
 
@@ -215,27 +255,49 @@ mod tests {
         assert_eq!(error.to_string(), "this host does not offer volume models");
     }
 
+    /// A call that hangs until the other end is dropped.
+    fn hanging() -> (impl Fn() -> Result<(), String> + Clone, std::sync::mpsc::Sender<()>) {
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let hang = move || {
+            let _ = held.lock().map(|held| held.recv());
+            Ok(())
+        };
+        (hang, let_go)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_more_threads_are_sent_after_those_that_hang() {
         let threads = Threads::default();
-        let (let_go, held) = std::sync::mpsc::channel::<()>();
-        let held = Arc::new(std::sync::Mutex::new(held));
+        let (hang, let_go) = hanging();
         for _ in 0..MOST_THREADS + 2 {
-            let held = held.clone();
-            let hang = move || {
-                let _ = held.lock().map(|held| held.recv());
-                Ok(())
-            };
-            let error = threads.run(hang).await.expect_err("hangs");
+            let error = threads.run(hang.clone()).await.expect_err("hangs");
             assert_eq!(error, "it did not answer within 5 s");
-            assert!(threads.0.load(Ordering::Acquire) <= MOST_THREADS);
+            assert!(threads.looking().len() <= MOST_THREADS);
         }
+        assert!(threads.are_stuck(), "nobody waits for those");
         drop(let_go);
         tokio::time::resume();
-        while threads.0.load(Ordering::Acquire) > 0 {
+        while !threads.looking().is_empty() {
             tokio::task::yield_now().await;
         }
         threads.run(|| Ok(())).await.expect("answers again");
+    }
+
+    #[tokio::test]
+    async fn many_that_look_at_once_take_turns() {
+        let threads = Threads::default();
+        let (hang, let_go) = hanging();
+        let first = futures::future::join_all((0..MOST_THREADS).map(|_| threads.run(hang.clone())));
+        let more = futures::future::join_all((0..20).map(|_| threads.run(|| Ok(()))));
+        let let_go = async {
+            while threads.looking().len() < MOST_THREADS {
+                tokio::task::yield_now().await;
+            }
+            drop(let_go);
+        };
+        let (first, more, ()) = futures::join!(first, more, let_go);
+        assert!(first.into_iter().chain(more).all(|done| done == Ok(())));
     }
 
     #[tokio::test]
