@@ -23,6 +23,9 @@ use crate::{
 /// How often the deadline on disk is looked at, and what runs past it is frozen.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// An agent that has started notes its lease sooner than this.
+const UNUSUAL: Duration = Duration::from_secs(300);
+
 /// The shortest pause between two looks.
 const SHORTEST: Duration = Duration::from_millis(10);
 
@@ -37,12 +40,21 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub async fn run(state_dir: &Path, engine: Option<String>) -> Result<()> {
     let (path, boot, clock) = (fence::path(state_dir), fence::boot(), SystemClock);
     let mut engines: Option<(Option<String>, Arc<dyn Engine>)> = None;
-    let mut frozen = false;
+    let (mut frozen, mut without) = (false, Duration::ZERO);
     crate::notify::ready();
     loop {
         crate::notify::alive();
         let mut pause = LOOK;
-        if let Some(file) = fence::read(&path) {
+        let file = fence::read(&path);
+        if file.is_some() {
+            without = Duration::ZERO;
+        } else {
+            without += LOOK;
+            if without == UNUSUAL {
+                tracing::warn!(path = %path.display(), "no agent has noted its lease there; the agent's state_dir must be the guard's --state-dir");
+            }
+        }
+        if let Some(file) = file {
             let past = file.is_past(&boot, clock.elapsed());
             if past != frozen {
                 frozen = past;

@@ -19,7 +19,7 @@ use crate::{
     config::AgentConfig,
     disk::EngineDisk,
     drain::Drains,
-    engine::{Engine, PullProgress},
+    engine::{self, Engine, PullProgress},
     fence::Fence,
     gossip::Gossip,
     gpu::Reader,
@@ -122,7 +122,7 @@ impl Node {
             id.clone(),
             incarnation.clone(),
             fleet.store.url().to_string(),
-            config.engine.clone(),
+            config.engine.clone().or_else(engine::usual_address),
             clock.clone(),
             Some(&config.state_dir),
         );

@@ -24,9 +24,11 @@ pub(super) fn state_dir() -> PathBuf {
     std::env::var_os("STATE_DIRECTORY").map_or_else(|| data_dir().join("agent"), PathBuf::from)
 }
 
-/// systemd's `LoadCredential=` directory, where there is one.
+/// systemd's `LoadCredential=` directory, or else that of packages, where there is one. The packaged unit does not load
+/// the one into the other: systemd before 251, such as of Ubuntu 22.04, takes no directory and would not start it.
 pub(super) fn secrets_dir() -> Option<PathBuf> {
-    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+    let packaged = || Some(PathBuf::from("/etc/haul/secrets")).filter(|dir| dir.is_dir());
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).or_else(packaged)
 }
 
 /// The host's name and some of the hash of its machine id (`machine-id(5)`, which asks not to

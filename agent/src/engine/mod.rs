@@ -25,7 +25,7 @@ use shared::{
 use tokio::sync::mpsc;
 
 pub use credentials::{Credential, find as find_credential, usual_config};
-pub use docker::Docker;
+pub use docker::{Docker, usual_address};
 pub use error::EngineError;
 pub use reference::Reference;
 

@@ -63,6 +63,11 @@ pub struct Docker {
     credentials: Option<PathBuf>,
 }
 
+/// The engine's address as Docker's own programs find it: `DOCKER_HOST`.
+pub fn usual_address() -> Option<String> {
+    std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty())
+}
+
 impl Docker {
     /// An engine at this address (`unix:///path`, a path, or `tcp://host:port`), at `DOCKER_HOST`,
     /// or at Docker's usual place. Nothing is asked of it yet, and nothing need be there yet.
@@ -70,8 +75,8 @@ impl Docker {
     /// # Errors
     /// [`EngineError::Unreachable`] for what is no address.
     pub fn connect(given: Option<&str>) -> Result<Self, EngineError> {
-        let given = given.map(str::to_owned).or_else(|| std::env::var("DOCKER_HOST").ok());
-        let given = given.filter(|given| !given.is_empty()).unwrap_or_else(|| DEFAULT_ADDRESS.into());
+        let given = given.map(str::to_owned).filter(|given| !given.is_empty()).or_else(usual_address);
+        let given = given.unwrap_or_else(|| DEFAULT_ADDRESS.into());
         let address = connection::address(&given).ok_or_else(|| EngineError::Unreachable {
             address: given,
             detail: "an address is a socket (unix:///path) or a host (tcp://host:port)".into(),

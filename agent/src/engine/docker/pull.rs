@@ -22,7 +22,7 @@ use crate::engine::{
 /// for a server that is there and sends nothing it would wait for ever.
 const STALLED: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(330);
 
-/// The same while it fetches none. Unpacking one large layer of an image for deep learning takes minutes, and says
+/// The same while it unpacks what it has. Unpacking one large layer of an image for deep learning takes minutes, and says
 /// nothing meanwhile on some engines.
 const SILENCE: Duration = Duration::from_secs(600);
 
@@ -55,7 +55,7 @@ impl Docker {
         let mut answers = client.create_image(Some(options), None, credential);
         let (mut layers, began) = (Layers::default(), Instant::now());
         loop {
-            let patience = if layers.are_fetched() { stalled_after(began.elapsed()) } else { SILENCE };
+            let patience = if layers.wait_for_registry() { stalled_after(began.elapsed()) } else { SILENCE };
             let answer = match tokio::time::timeout(patience, answers.next()).await {
                 Ok(Some(answer)) => answer.map_err(failed)?,
                 Ok(None) => return Ok(()),
@@ -98,6 +98,8 @@ struct Layers(BTreeMap<String, Layer>);
 
 #[derive(Debug, Default)]
 struct Layer {
+    /// Whether anything of it has come.
+    begun: bool,
     done: bool,
     current: u64,
     total: u64,
@@ -111,6 +113,7 @@ impl Layers {
             return;
         }
         let layer = self.0.entry(id.clone()).or_default();
+        layer.begun |= !matches!(status, "Pulling fs layer" | "Waiting");
         layer.done |= matches!(status, "Pull complete" | "Already exists");
         let Some(detail) = &answer.progress_detail else { return };
         let number = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok());
@@ -123,9 +126,13 @@ impl Layers {
         }
     }
 
-    /// Whether some are on their way.
-    fn are_fetched(&self) -> bool {
-        self.0.values().any(|layer| !layer.done && layer.current < layer.total)
+    /// Whether the registry has something to send: layers that are on their way, or the first of them. Some engines
+    /// tell of no layers, or not of their sizes: of those it is not known.
+    fn wait_for_registry(&self) -> bool {
+        let fetches = |layer: &Layer| !layer.done && layer.current < layer.total;
+        let unpacks = |layer: &Layer| !layer.done && layer.begun && layer.current == layer.total;
+        self.0.values().any(fetches)
+            || self.0.values().any(|layer| !layer.begun) && !self.0.values().any(unpacks)
     }
 
     fn progress(&self) -> PullProgress {
@@ -162,14 +169,14 @@ mod tests {
             {"status":"Pull complete","progressDetail":{},"id":"bb"}
             {"status":"Digest: sha256:00"}"#;
         let mut layers = Layers::default();
-        let (mut seen, mut is_fetching) = (Vec::new(), Vec::new());
+        let (mut seen, mut waits) = (Vec::new(), Vec::new());
         for answer in answers.lines().filter(|line| !line.trim().is_empty()) {
             layers.note(&serde_json::from_str(answer).expect("an answer"));
-            is_fetching.push(layers.are_fetched());
+            waits.push(layers.wait_for_registry());
             let PullProgress { layers_done, layers_total, bytes_done, bytes_total } = layers.progress();
             seen.push((layers_done, layers_total, bytes_done, bytes_total));
         }
-        assert_eq!(is_fetching, [false, false, false, true, false, false, false, false, false]);
+        assert_eq!(waits, [false, false, true, true, false, false, false, false, false]);
         assert_eq!(
             seen,
             [
