@@ -48,11 +48,21 @@ pub async fn watch(node: Arc<Node>) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
-    // Thrice in the time that systemd gives it.
-    let every = sd_notify::watchdog_enabled().map_or(LOOK, |limit| LOOK.min(limit / 3));
+    let limit = sd_notify::watchdog_enabled();
+    let mut every = LOOK;
+    let mut watchdog = limit;
     let (mut heart, mut said) = (Heart::new(node.beats.load(Ordering::Relaxed)), String::new());
     loop {
-        let patience = node.fleet.settings().lease.0.max(OUTAGE);
+        let lease = node.fleet.settings().lease.0;
+        if let Some(limit) = limit {
+            let wanted = watchdog_of(lease, limit);
+            if watchdog.replace(wanted) != Some(wanted) {
+                tell(&[NotifyState::WatchdogUsec(u32::try_from(wanted.as_micros()).unwrap_or(u32::MAX))]);
+            }
+            // Thrice in the time that systemd gives it.
+            every = LOOK.min(wanted / 3);
+        }
+        let patience = lease.max(OUTAGE);
         let (count, did) = (node.beats.load(Ordering::Relaxed), heart.beat);
         if heart.beats(count, patience) {
             alive();
@@ -66,6 +76,12 @@ pub async fn watch(node: Arc<Node>) {
         }
         tokio::time::sleep(every).await;
     }
+}
+
+/// After how long without a word systemd is to start the agent anew: a third of the lease, so that a new one is there
+/// before the guard freezes anything, and no longer than the unit says. One that is merely slow is not to be ended.
+fn watchdog_of(lease: Duration, limit: Duration) -> Duration {
+    limit.min((lease / 3).max(Duration::from_secs(20)))
 }
 
 /// How long one beat may wait for a store that does not answer, with all its tries.
@@ -112,6 +128,12 @@ fn summary(node: &Node) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_watchdog_comes_before_the_lease_ends() {
+        let of = |lease, limit| watchdog_of(Duration::from_secs(lease), Duration::from_secs(limit)).as_secs();
+        assert_eq!([of(180, 60), of(600, 60), of(90, 60), of(30, 60), of(180, 3)], [60, 60, 30, 20, 3]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_heart_that_stands_still_for_a_lease_is_said_to_be_dead() {

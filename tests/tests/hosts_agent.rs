@@ -21,6 +21,9 @@ fn pid(host: &impl Machine) -> String {
 fn an_agent_that_hangs_is_replaced_and_its_jobs_go_on() {
     let site = Site::new(60);
     let host = site.host("a", "");
+    eventually("a third of the lease is what systemd is asked for", || {
+        (host.property("haul-agent", "WatchdogUSec") == "20s").then_some(())
+    });
     host.drop_in("haul-agent.service", "[Service]\nWatchdogSec=3s\n");
     host.ok("systemctl restart haul-agent");
     host.until_ready();

@@ -131,3 +131,18 @@ fn a_host_that_is_shut_down_hands_its_jobs_back() {
     let again = site.submit(&json!({ "placement": { "require": { "host": "a" } } }), "true");
     site.world().until(&again, "succeeded");
 }
+
+#[test]
+fn a_golden_image_boots_as_a_new_node() {
+    let site = Site::new(60);
+    let host = site.host("a", "");
+    let first = host.node();
+    host.ok("/usr/share/haul/forget-host");
+    host.power_off();
+    host.power_on();
+    host.until_ready();
+    assert_ne!(host.node(), first);
+    let id = site.submit(&json!({ "resources": { "gpus": 2 } }), "true");
+    site.world().until(&id, "succeeded");
+    assert_eq!(site.world().events(&id, "claimed")[0]["node"], host.node());
+}

@@ -332,7 +332,8 @@ fn images_that_haul_has_pulled_go_when_the_disk_fills() {
     let full = ["--disk-clean", "100%", "--disk-target", "100%", "--disk-floor", "100%"];
     let full = Agent::start(&world, "a", &full);
     eventually("it is removed", || (!registry.is_here()).then_some(()));
-    assert!(full.said().contains("removed an image, since the disk fills"), "{}", full.said());
+    let told = "removed an image, since the disk fills";
+    eventually("it says so", || full.said().contains(told).then_some(()));
     let nodes = world.json(["nodes", "--json"]);
     let problem = nodes[0]["problems"][0].as_str().expect("a problem").to_owned();
     assert!(problem.contains("free, less than 100%"), "{problem}");

@@ -59,6 +59,10 @@ async fn clean(node: &Node, mut disk: Disk, target: Size) {
     {
         spared.insert(image);
     }
+    // Whatever name it was pulled by.
+    let known = spared.iter().map(|name| node.engine.image(name));
+    let known = futures::future::join_all(known).await;
+    spared.extend(known.into_iter().filter_map(|image| Some(image.ok()??.id)));
     while disk.free < target {
         let entries = node.images.pulled.entries();
         let Some((id, entry)) = next(&entries, &spared, node.clock.now()) else { return };
