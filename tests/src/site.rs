@@ -267,6 +267,16 @@ pub fn package(version: &str) -> PathBuf {
     package
 }
 
+/// The same as an `.rpm`.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn rpm(version: &str) -> PathBuf {
+    let machine = rustix::system::uname();
+    let name = format!("haul-{version}-1.{}.rpm", machine.machine().to_string_lossy());
+    package(version).with_file_name(name)
+}
+
 fn architecture() -> String {
     let asked = Command::new("dpkg").arg("--print-architecture").output().expect("dpkg starts");
     String::from_utf8(asked.stdout).expect("text").trim().to_owned()

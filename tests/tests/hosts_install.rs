@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tests::{
     Done, Histories, Machine, Site, eventually,
-    site::{VERSIONS, counted, package},
+    site::{VERSIONS, counted, package, rpm},
     user_data,
 };
 
@@ -111,4 +111,36 @@ fn an_upgrade_interrupts_no_job() {
     host.ok("apt-get purge -qq -y haul 2>&1");
     let left = "find / -xdev -name '*haul*' -not -path '/usr/lib/systemd/system/haul-*.d' -not -path '/root/*' -not -path '/srv/apt/*' -not -path '/etc/apt/*' -not -path '/var/lib/apt/*' -not -path '/var/lib/docker/*'";
     assert_eq!(host.ok(left), "");
+}
+
+#[test]
+fn an_rpm_that_is_upgraded_interrupts_no_job_and_one_that_is_removed_leaves_none() {
+    let site = Site::new(60);
+    let host = site.bare("a");
+    host.put("/etc/haul/agent.env", site.variables().as_bytes());
+    let manage = |how: &str, version: &str| {
+        host.put("/root/haul.rpm", &std::fs::read(rpm(version)).expect("read"));
+        // What it needs is there under Debian's names.
+        host.ok(&format!("rpm {how} --nodeps /root/haul.rpm 2>&1"));
+        assert_eq!(host.ok("rpm -q --queryformat '%{VERSION}' haul"), version);
+    };
+    manage("--install", VERSIONS[0]);
+    host.ok("systemctl enable --now haul-guard haul-agent 2>&1");
+    host.until_ready();
+    let id = site.count(u32::MAX, &json!({}));
+    site.until_counted(&id, 1, 5);
+    let (before, was) = (host.containers("running"), host.property("haul-agent", "MainPID"));
+    manage("--upgrade", VERSIONS[1]);
+    host.until_ready();
+    assert_ne!(host.property("haul-agent", "MainPID"), was, "the new program runs");
+    assert_eq!(host.containers("running"), before);
+    let now = site.ticks(&id).last().expect("it counts").count;
+    site.until_counted(&id, 1, now + 5);
+
+    host.ok("rpm --erase haul 2>&1");
+    assert_eq!(host.ok("docker ps -aq --filter label=haul.job"), "", "nobody would own them");
+    assert_eq!(host.run("systemctl is-active haul-agent haul-guard").stdout, "inactive\ninactive\n");
+    assert_eq!(host.ok("ls /etc/haul"), "agent.env\nsecrets\n", "the operator's own stays");
+    assert_ne!(host.run("test -e /usr/bin/haul").code, 0);
+    assert_eq!(site.broken(&id), Vec::<String>::new());
 }

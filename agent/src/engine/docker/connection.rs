@@ -60,6 +60,11 @@ fn agreed(version: &SystemVersion) -> Result<Api, String> {
     Ok(api)
 }
 
+/// The engine's address as Docker's own programs find it: `DOCKER_HOST`.
+pub fn usual_address() -> Option<String> {
+    std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty())
+}
+
 /// An address as given, in the form that is used; `None` for what is none.
 pub(super) fn address(given: &str) -> Option<String> {
     let rest = |scheme: &str| given.strip_prefix(scheme).filter(|rest| !rest.is_empty());

@@ -40,6 +40,7 @@ use super::{
     Container, ContainerId, ContainerState, Engine, EngineError, EngineInfo, Exit, Frame, GpuAccess,
     ImageInfo, Plan, PullProgress, Stats, credentials, reference::Reference,
 };
+pub use connection::usual_address;
 use connection::{Connection, DEFAULT_ADDRESS};
 use error::{Call, classify};
 
@@ -61,11 +62,6 @@ pub struct Docker {
     raises_limits: AtomicBool,
     /// The file with the host's registry credentials.
     credentials: Option<PathBuf>,
-}
-
-/// The engine's address as Docker's own programs find it: `DOCKER_HOST`.
-pub fn usual_address() -> Option<String> {
-    std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty())
 }
 
 impl Docker {
