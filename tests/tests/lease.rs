@@ -203,3 +203,13 @@ fn a_purged_queue_is_filled_again() {
     world.until(&id, "succeeded");
     assert!(a.said().contains("sent messages again"), "{}", a.said());
 }
+
+#[test]
+fn the_guard_is_told_of_the_engine_that_the_agent_has_from_its_environment() {
+    let world = World::new();
+    let engine = "unix:///var/run/docker.sock";
+    let a = Agent::start_with(&world, "a", &[], &[("DOCKER_HOST", engine)]);
+    let record = std::fs::read_to_string(a.state_dir().join("fence.json")).expect("a record");
+    let record: Value = serde_json::from_str(&record).expect("JSON");
+    assert_eq!(record["engine"], engine);
+}

@@ -125,7 +125,7 @@ async fn outputs(config: &AgentConfig) -> Check {
     let outputs = Outputs::new(config.outputs_dir.clone(), config.outputs_mount.clone());
     match outputs.check(config.outputs_min_free).await {
         Ok(()) => directory("outputs", &config.outputs_dir),
-        Err(error) => check("outputs", Err::<(), _>(error), |()| String::new()),
+        Err(found) => Check { name: "outputs".into(), ok: false, found },
     }
 }
 

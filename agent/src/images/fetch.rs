@@ -31,9 +31,8 @@ impl Turns {
     }
 }
 
-/// A pull that breaks off is tried again at once. An engine with containerd's image store goes on with what it has;
-/// one without throws the layers of a pull that ended early away (moby/moby#26146), and waits longer before: see
-/// `engine/docker/pull.rs`.
+/// A pull that breaks off is tried again at once, most often from the beginning: engines throw away the layers of a
+/// pull that ended early (moby/moby#26146).
 const TRIES: u32 = 3;
 
 /// The image as the host has it, if the job may run that.

@@ -17,9 +17,8 @@ use crate::engine::{
 /// A pull that says nothing for so long while it fetches a layer is given up: for as long as fetching what is lost by
 /// that has taken, since most engines throw it away, within these bounds.
 ///
-/// The engine goes on by itself, where it was, when a connection breaks. One that is dead and does not break it notices
-/// within five minutes, by nine probes in intervals of 30 s (`tcp(7)`, with the keep-alive of Docker's registry client);
-/// for a server that is there and sends nothing it would wait for ever.
+/// The engine goes on by itself, where it was, when a connection breaks. Whether one is dead it learns by TCP's keep-alive,
+/// nine probes (`tcp(7)`): five minutes at intervals of 30 s. For a server that is there and sends nothing it waits on.
 const STALLED: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(330);
 
 /// The same while it unpacks what it has. Unpacking one large layer of an image for deep learning takes minutes, and says
