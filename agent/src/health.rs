@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use shared::{id::JobId, units::Size};
 
 use crate::{
+    disk::{Use, Used},
     engine::{Container, EngineError, EngineInfo},
     execute::{self, Owner},
     gpu::{self, Containers, Foreign, GpuError, Inventory, Leftover, Users},
@@ -35,7 +36,7 @@ pub async fn check(node: &Node) {
     match &engine {
         Ok(info) => {
             node.note_engine(format!("{} {}", info.name, info.version));
-            problems.extend(disk(node, info).await);
+            problems.extend(disks(node, info).await);
         }
         Err(error) => problems.push(error.to_string()),
     }
@@ -105,17 +106,33 @@ fn watch_shares(node: &Node, memory: &BTreeMap<JobId, Size>) {
     }
 }
 
-async fn disk(node: &Node, info: &EngineInfo) -> Option<String> {
-    let (disk, floor) = (node.disk.look(&info.root).await?, node.config.disk_floor);
-    (disk.free < floor.of(disk.size)).then(|| {
-        format!(
-            "the engine's disk at {} has {} of {} free, less than {floor}; remove images (docker image prune) or lower \
-             disk_floor",
-            info.root.display(),
-            disk.free.human(),
-            disk.size.human()
-        )
-    })
+/// How much the agent's own state needs, at most: on a large disk that people share, a part of it may be very much.
+const STATE_FLOOR: Size = Size::GIB;
+
+/// Which disks have too little room for another job.
+async fn disks(node: &Node, engine: &EngineInfo) -> Vec<String> {
+    let floor = node.config.disk_floor;
+    let found = node.disks.look(engine, &node.config.state_dir).await;
+    let full = |Used { by, path, disk, .. }: Used| {
+        let (least, whose, mend) = match by {
+            Use::Images | Use::Engine => {
+                (floor.of(disk.size), "the engine's disk", "remove images (docker image prune)")
+            }
+            Use::State => {
+                (floor.of(disk.size).min(STATE_FLOOR), "the disk of the agent's state", "make room")
+            }
+        };
+        (disk.free < least).then(|| {
+            format!(
+                "{whose} at {} has {} of {} free, less than {}; {mend} or lower disk_floor",
+                path.display(),
+                disk.free.human(),
+                disk.size.human(),
+                if least < floor.of(disk.size) { least.human() } else { floor.to_string() }
+            )
+        })
+    };
+    found.into_iter().filter_map(full).collect()
 }
 
 /// Who uses the GPUs, and which are given to another agent's container.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::AgentConfig,
-    disk::EngineDisk,
+    disk::Disks,
     drain::Drains,
     engine::{self, Engine, PullProgress},
     fence::Fence,
@@ -80,8 +80,8 @@ pub struct Node {
     pub meters: Meters,
     /// What is read ahead for jobs.
     pub prefetches: Prefetches,
-    /// The engine's disk.
-    pub disk: EngineDisk,
+    /// The disks that it fills.
+    pub disks: Disks,
     /// What is counted for Prometheus.
     pub metrics: Metrics,
     /// Which images they used lately.
@@ -155,7 +155,7 @@ impl Node {
             attempts: Tasks::default(),
             meters: Meters::default(),
             metrics: Metrics::default(),
-            disk: EngineDisk::default(),
+            disks: Disks::default(),
             prefetches: Prefetches::default(),
             beats: AtomicU64::new(0),
             pulling: watch::Sender::new(None),

@@ -78,8 +78,15 @@ fn an_agent_tells_prometheus_how_it_is() {
     let left = number(&page, "haul_lease_left_seconds");
     assert!((100.0..=180.0).contains(&left), "{left}");
     assert!(number(&page, "haul_requests_total{service=\"store\",kind=\"put\"}") > 3.0, "{page}");
+    // Three jobs were claimed, and each claim deletes its message.
+    assert!(number(&page, "haul_requests_total{service=\"queue\",kind=\"delete\"}") >= 3.0, "{page}");
+    assert!(number(&page, "haul_requests_total{service=\"queue\",kind=\"receive\"}") >= 3.0, "{page}");
     assert!(number(&page, "haul_beats_total{result=\"written\"}") >= 1.0, "{page}");
-    assert!(number(&page, "haul_disk_free_bytes") <= number(&page, "haul_disk_bytes"), "{page}");
+    assert!(
+        number(&page, "haul_disk_free_bytes{disk=\"images\"}")
+            <= number(&page, "haul_disk_bytes{disk=\"images\"}"),
+        "{page}"
+    );
     // Names, types and units as Prometheus wants them.
     let mut check = promtool();
     let mut check = check

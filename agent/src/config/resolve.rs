@@ -360,7 +360,7 @@ fn check(config: &AgentConfig) -> Result<(), ConfigError> {
         return value("log_limit", config.log_limit.to_string(), "at least 1MiB");
     }
     if let Some(mount) = &config.outputs_mount
-        && !config.outputs_dir.starts_with(mount)
+        && !(mount.is_absolute() && config.outputs_dir.starts_with(mount))
     {
         return value("outputs_mount", mount.display().to_string(), "outputs_dir, or a directory above it");
     }
@@ -437,6 +437,7 @@ mod tests {
         with_file(&format!("{below}\"/mnt/data\""), AgentFlags::default()).expect("above it");
         let error = with_file(&format!("{below}\"/mnt/dat\""), AgentFlags::default()).expect_err("elsewhere");
         assert_eq!(error.to_string(), "outputs_mount = /mnt/dat: outputs_dir, or a directory above it");
+        with_file(&format!("{below}\"\""), AgentFlags::default()).expect_err("none");
     }
 
     #[test]

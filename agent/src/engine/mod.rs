@@ -64,8 +64,10 @@ pub struct EngineInfo {
     pub version: String,
     /// The API version that is spoken with it.
     pub api: String,
-    /// Where it keeps images and containers.
+    /// Where it keeps what it has.
     pub root: PathBuf,
+    /// Where it keeps images and what containers write into them: its root, or that of the containerd it uses.
+    pub images: PathBuf,
     /// Whether systemd manages its cgroups.
     pub systemd_cgroups: bool,
     /// Whether it takes GPUs by their CDI names. Docker may, and still know no device of that

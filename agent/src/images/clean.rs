@@ -1,4 +1,4 @@
-//! Removing images when the engine's disk fills: those that haul has pulled, the least recently used first, until
+//! Removing images when the disk fills that they are on: those that haul has pulled, the least recently used first, until
 //! there is room again. Images that people have made or pulled are theirs.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -7,7 +7,12 @@ use chrono::TimeDelta;
 use shared::{id::Timestamp, units::Size};
 
 use super::pulled::{Entries, Entry};
-use crate::{config::AgentConfig, disk::Disk, node::Node, pace::Pace};
+use crate::{
+    config::AgentConfig,
+    disk::{Disk, Use, Used},
+    node::Node,
+    pace::Pace,
+};
 
 /// An image that a job has used so lately may be on its way into a container.
 const FRESH: TimeDelta = TimeDelta::minutes(10);
@@ -30,7 +35,7 @@ pub async fn watch(node: Arc<Node>) {
     loop {
         every.tick().await;
         // As health has seen it at the last beat.
-        let Some(disk) = node.disk.last() else { continue };
+        let Some(disk) = of_images(node.disks.last()) else { continue };
         let (clean_below, target) = marks(&node.config, disk);
         if disk.free < clean_below {
             clean(&node, disk, target).await;
@@ -39,8 +44,13 @@ pub async fn watch(node: Arc<Node>) {
 }
 
 async fn disk(node: &Node) -> Option<Disk> {
-    let root = node.engine.info().await.ok()?.root;
-    node.disk.look(&root).await
+    let engine = node.engine.info().await.ok()?;
+    of_images(node.disks.look(&engine, &node.config.state_dir).await)
+}
+
+/// The disk that removing images makes room on.
+fn of_images(disks: Vec<Used>) -> Option<Disk> {
+    disks.into_iter().find(|used| used.by == Use::Images).map(|used| used.disk)
 }
 
 /// With how much room cleaning begins, and ends. No job is taken below the floor, so it begins there at the latest;

@@ -10,12 +10,13 @@ use prometheus_client::{
 use shared::{
     lane::{GpuState, OfferedGpu},
     node::Capacity,
+    queue,
     store::Kind,
     units::Size,
 };
 
 use super::Labels;
-use crate::node::Node;
+use crate::{disk::Used, node::Node};
 
 /// A number that is looked up when it is asked for.
 type Gauges = Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>;
@@ -70,8 +71,12 @@ fn counted(node: &Node, registry: &mut Registry) {
     {
         count("store", name, store.get(kind));
     }
-    count("queue", "any", node.fleet.queue.requests());
-    registry.register("requests", "Requests to the store and the queue, each of which is paid for", requests);
+    for kind in queue::Kind::ALL {
+        count("queue", kind.name(), node.fleet.queue.requests_of(kind));
+    }
+    let help =
+        "Requests to the store and the queue; messages and deletions that come together are one for SQS";
+    registry.register("requests", help, requests);
 }
 
 /// Registers one number.
@@ -140,7 +145,13 @@ fn jobs(node: &Node, registry: &mut Registry) {
 }
 
 fn disks(node: &Node, registry: &mut Registry) {
-    let Some(disk) = node.disk.last() else { return };
-    one(registry, "disk", "The engine's disk", Some(Unit::Bytes), bytes(disk.size));
-    one(registry, "disk_free", "What is free of the engine's disk", Some(Unit::Bytes), bytes(disk.free));
+    let (sizes, free) = (Gauges::default(), Gauges::default());
+    for Used { by, disk, .. } in node.disks.last() {
+        let labels = vec![("disk", by.name().to_owned())];
+        sizes.get_or_create(&labels).set(bytes(disk.size));
+        free.get_or_create(&labels).set(bytes(disk.free));
+    }
+    let help = "The disks of images, of what else the engine keeps, and of the agent's state; one that has several once";
+    registry.register_with_unit("disk", help, Unit::Bytes, sizes);
+    registry.register_with_unit("disk_free", "What is free of each disk", Unit::Bytes, free);
 }

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{Team, Timestamp};
 
 pub use address::AddressError;
-pub use count::Counted;
+pub use count::{Counted, Kind};
 pub use name::QueueName;
 pub use sqlite::SqliteQueue;
 pub use sqs::{Prefix, PrefixError, SqsQueue};

@@ -87,6 +87,7 @@ impl Engine for SimEngine {
             version: "1".into(),
             api: "1".into(),
             root: "/".into(),
+            images: "/".into(),
             systemd_cgroups: false,
             cdi: false,
             live_restore: false,

@@ -21,6 +21,10 @@ use crate::engine::{
 /// nine probes (`tcp(7)`): five minutes at intervals of 30 s. For a server that is there and sends nothing it waits on.
 const STALLED: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(330);
 
+/// How long it may say nothing at all: engines tell of an image when they have its manifest. They give up connecting after
+/// 30 s by themselves, so a mirror or two that is away still leaves time for the registry.
+const UNANSWERED: Duration = Duration::from_secs(120);
+
 /// The same while it unpacks what it has. Unpacking one large layer of an image for deep learning takes minutes, and says
 /// nothing meanwhile on some engines.
 const SILENCE: Duration = Duration::from_secs(600);
@@ -54,7 +58,7 @@ impl Docker {
         let mut answers = client.create_image(Some(options), None, credential);
         let (mut layers, began) = (Layers::default(), Instant::now());
         loop {
-            let patience = if layers.wait_for_registry() { stalled_after(began.elapsed()) } else { SILENCE };
+            let patience = layers.patience(began.elapsed());
             let answer = match tokio::time::timeout(patience, answers.next()).await {
                 Ok(Some(answer)) => answer.map_err(failed)?,
                 Ok(None) => return Ok(()),
@@ -68,11 +72,6 @@ impl Docker {
             let _ = progress.try_send(layers.progress());
         }
     }
-}
-
-/// How long a pull that has taken so long may say nothing.
-fn stalled_after(taken: Duration) -> Duration {
-    taken.clamp(*STALLED.start(), *STALLED.end())
 }
 
 /// As the API wants it.
@@ -91,9 +90,13 @@ fn shown(credential: Credential, registry: &str) -> DockerCredentials {
     }
 }
 
-/// The layers of a pull, by id.
+/// The layers of a pull.
 #[derive(Debug, Default)]
-struct Layers(BTreeMap<String, Layer>);
+struct Layers {
+    by_id: BTreeMap<String, Layer>,
+    /// Whether the engine has told anything yet.
+    told: bool,
+}
 
 #[derive(Debug, Default)]
 struct Layer {
@@ -106,12 +109,13 @@ struct Layer {
 
 impl Layers {
     fn note(&mut self, answer: &CreateImageInfo) {
+        self.told = true;
         let (Some(id), Some(status)) = (&answer.id, answer.status.as_deref()) else { return };
         // Of the image itself, not of a layer.
         if status.starts_with("Pulling from") {
             return;
         }
-        let layer = self.0.entry(id.clone()).or_default();
+        let layer = self.by_id.entry(id.clone()).or_default();
         layer.begun |= !matches!(status, "Pulling fs layer" | "Waiting");
         layer.done |= matches!(status, "Pull complete" | "Already exists");
         let Some(detail) = &answer.progress_detail else { return };
@@ -125,21 +129,30 @@ impl Layers {
         }
     }
 
+    /// How long a pull that has taken so long may go on saying nothing.
+    fn patience(&self, taken: Duration) -> Duration {
+        match (self.told, self.wait_for_registry()) {
+            (false, _) => UNANSWERED,
+            (true, true) => taken.clamp(*STALLED.start(), *STALLED.end()),
+            (true, false) => SILENCE,
+        }
+    }
+
     /// Whether the registry has something to send: layers that are on their way, or the first of them. Some engines
     /// tell of no layers, or not of their sizes: of those it is not known.
     fn wait_for_registry(&self) -> bool {
         let fetches = |layer: &Layer| !layer.done && layer.current < layer.total;
         let unpacks = |layer: &Layer| !layer.done && layer.begun && layer.current == layer.total;
-        self.0.values().any(fetches)
-            || self.0.values().any(|layer| !layer.begun) && !self.0.values().any(unpacks)
+        self.by_id.values().any(fetches)
+            || self.by_id.values().any(|layer| !layer.begun) && !self.by_id.values().any(unpacks)
     }
 
     fn progress(&self) -> PullProgress {
         PullProgress {
-            layers_done: self.0.values().filter(|layer| layer.done).count(),
-            layers_total: self.0.len(),
-            bytes_done: self.0.values().map(|layer| layer.current).sum(),
-            bytes_total: self.0.values().map(|layer| layer.total).sum(),
+            layers_done: self.by_id.values().filter(|layer| layer.done).count(),
+            layers_total: self.by_id.len(),
+            bytes_done: self.by_id.values().map(|layer| layer.current).sum(),
+            bytes_total: self.by_id.values().map(|layer| layer.total).sum(),
         }
     }
 }
@@ -149,9 +162,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_took_long_is_not_given_up_soon() {
-        let patience = [1, 100, 1000].map(|taken| stalled_after(Duration::from_secs(taken)).as_secs());
-        assert_eq!(patience, [60, 100, 330]);
+    fn what_took_long_is_not_given_up_soon_and_a_registry_without_an_answer_is() {
+        let patience = |layers: &Layers| {
+            [1, 100, 1000].map(|taken| layers.patience(Duration::from_secs(taken)).as_secs())
+        };
+        let mut layers = Layers::default();
+        assert_eq!(patience(&layers), [120; 3]);
+        let mut note = |answer: &str| {
+            layers.note(&serde_json::from_str(answer).expect("an answer"));
+            patience(&layers)
+        };
+        assert_eq!(note(r#"{"status":"Pulling from t/bb","id":"1"}"#), [600; 3]);
+        assert_eq!(note(r#"{"status":"Pulling fs layer","progressDetail":{},"id":"aa"}"#), [60, 100, 330]);
+        assert_eq!(note(r#"{"status":"Extracting","progressDetail":{},"id":"aa"}"#), [600; 3]);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState as ApiState, ContainerStateStatusEnum, ContainerStatsResponse,
-    ContainerSummary, ContainerSummaryStateEnum, ImageInspect, SystemInfo, SystemInfoCgroupDriverEnum,
-    SystemVersion,
+    ContainerSummary, ContainerSummaryStateEnum, ContainerdInfo, ImageInspect, SystemInfo,
+    SystemInfoCgroupDriverEnum, SystemVersion,
 };
 use shared::{id::Timestamp, units::Size};
 
@@ -16,16 +16,35 @@ use crate::engine::{
 pub(super) fn info(info: SystemInfo, version: &SystemVersion, api: String) -> EngineInfo {
     let components = version.components.iter().flatten();
     let podman = components.into_iter().any(|component| component.name.starts_with("Podman"));
+    let root = PathBuf::from(info.docker_root_dir.unwrap_or_default());
+    let images = match &info.containerd {
+        Some(used) if keeps_images(&info.driver_status, used) => PathBuf::from(CONTAINERD),
+        _ => root.clone(),
+    };
     EngineInfo {
         name: if podman { "Podman" } else { "Docker" },
         version: version.version.clone().or(info.server_version).unwrap_or_default(),
         api,
-        root: PathBuf::from(info.docker_root_dir.unwrap_or_default()),
+        root,
+        images,
         systemd_cgroups: info.cgroup_driver == Some(SystemInfoCgroupDriverEnum::SYSTEMD),
         // Docker names the directories only where the feature is on; podman always has it.
         cdi: podman || info.cdi_spec_dirs.is_some_and(|dirs| !dirs.is_empty()),
         live_restore: info.live_restore_enabled.unwrap_or(false),
     }
+}
+
+/// Where a containerd of the system's keeps all that it has, unless its configuration says otherwise.
+const CONTAINERD: &str = "/var/lib/containerd";
+
+/// Whether images are in a containerd of the system's: Docker then has its "containerd image store", as it does by itself
+/// from version 29. A containerd of Docker's own, with its socket among Docker's, keeps them below Docker's root.
+fn keeps_images(driver: &Option<Vec<Vec<String>>>, used: &ContainerdInfo) -> bool {
+    let stores = driver
+        .iter()
+        .flatten()
+        .any(|line| line.iter().any(|word| word.starts_with("io.containerd.snapshotter")));
+    stores && used.address.as_deref().is_some_and(|address| address.starts_with("/run/containerd/"))
 }
 
 /// An image that was found under this name.
@@ -130,6 +149,8 @@ pub(super) fn summary(seen: ContainerSummary) -> Option<Container> {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
     #[test]
@@ -151,5 +172,24 @@ mod tests {
         };
         let seen = container(ContainerInspectResponse { state: Some(api), ..Default::default() });
         assert_eq!((seen.state, seen.started_at, seen.exit), (ContainerState::Created, None, None));
+    }
+    #[rstest]
+    #[case::its_own(Some(("overlay2", "/run/containerd/containerd.sock")), "/data/docker")]
+    #[case::the_systems(Some(("io.containerd.snapshotter.v1", "/run/containerd/containerd.sock")), "/var/lib/containerd")]
+    #[case::a_containerd_of_its_own(
+        Some(("io.containerd.snapshotter.v1", "/var/run/docker/containerd/containerd.sock")),
+        "/data/docker"
+    )]
+    #[case::podman(None, "/data/docker")]
+    fn images_are_where_the_engine_keeps_them(#[case] told: Option<(&str, &str)>, #[case] kept: &str) {
+        let said = SystemInfo {
+            docker_root_dir: Some("/data/docker".into()),
+            driver_status: told.map(|(driver, _)| vec![vec!["driver-type".into(), driver.into()]]),
+            containerd: told
+                .map(|(_, address)| ContainerdInfo { address: Some(address.into()), namespaces: None }),
+            ..SystemInfo::default()
+        };
+        let read = info(said, &SystemVersion::default(), "1.51".into());
+        assert_eq!((read.root, read.images), ("/data/docker".into(), kept.into()));
     }
 }
