@@ -35,7 +35,7 @@ pub async fn check(node: &Node) {
     let mut problems: Vec<String> = outputs.err().into_iter().collect();
     match &engine {
         Ok(info) => {
-            node.note_engine(format!("{} {}", info.name, info.version));
+            node.note_engine(info);
             problems.extend(disks(node, info).await);
         }
         Err(error) => problems.push(error.to_string()),

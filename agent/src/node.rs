@@ -19,7 +19,7 @@ use crate::{
     config::AgentConfig,
     disk::Disks,
     drain::Drains,
-    engine::{self, Engine, PullProgress},
+    engine::{self, Engine, EngineInfo, PullProgress},
     fence::Fence,
     gossip::Gossip,
     gpu::Reader,
@@ -195,8 +195,12 @@ impl Node {
     }
 
     /// Notes what the engine is.
-    pub fn note_engine(&self, name: String) {
-        *self.engine_name.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
+    pub fn note_engine(&self, engine: &EngineInfo) {
+        let name = format!("{} {}", engine.name, engine.version);
+        let before = self.engine_name.lock().unwrap_or_else(PoisonError::into_inner).replace(name.clone());
+        if let Some(caveat) = engine.caveat().filter(|_| before.as_ref() != Some(&name)) {
+            tracing::warn!(engine = name, "{caveat}");
+        }
     }
 
     /// What listings call the engine; `None` until it has answered.

@@ -6,9 +6,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::eventually;
+use crate::{eventually, world::root};
 
 /// The engine's command line for this address, the machine's own without.
 pub fn docker(address: Option<&str>) -> Command {
@@ -51,6 +52,8 @@ pub fn remove(address: Option<&str>, names: &[String]) {
 /// An engine of a test's own, in its own network namespace, that can be stopped and started.
 pub struct Engine {
     dir: TempDir,
+    /// What starts it, before the options that all have.
+    daemon: Vec<PathBuf>,
     process: Option<Child>,
 }
 
@@ -62,7 +65,25 @@ impl Engine {
 
     /// Starts one that finds these shell scripts, by name and text, on its path.
     pub fn start_with(images: &[&str], programs: &[(&str, &str)]) -> Self {
-        let mut engine = Self { dir: tempfile::tempdir().expect("temporary directory"), process: None };
+        let dir = tempfile::tempdir().expect("temporary directory");
+        Self { dir, daemon: vec!["dockerd".into()], process: None }.begin(images, programs)
+    }
+
+    /// Starts one that is newer than the machine's, without NVIDIA's hook, that finds this specification of devices
+    /// (Container Device Interface).
+    pub fn with_devices(images: &[&str], specification: &Value) -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (devices, config) = (dir.path().join("cdi"), dir.path().join("daemon.json"));
+        std::fs::create_dir(&devices).expect("made");
+        std::fs::write(devices.join("devices.json"), specification.to_string()).expect("written");
+        let wanted = json!({ "features": { "cdi": true }, "cdi-spec-dirs": [devices] });
+        std::fs::write(&config, wanted.to_string()).expect("written");
+        let daemon = vec![root().join("tests/engines/dockerd"), "--config-file".into(), config];
+        Self { dir, daemon, process: None }.begin(images, &[])
+    }
+
+    fn begin(self, images: &[&str], programs: &[(&str, &str)]) -> Self {
+        let mut engine = self;
         std::fs::create_dir(engine.path("bin")).expect("made");
         for (name, text) in programs {
             let path = engine.path("bin").join(name);
@@ -94,7 +115,8 @@ impl Engine {
     pub fn up(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).expect("opened");
         let mut dockerd = Command::new("unshare");
-        dockerd.args(["--net", "dockerd", "--bridge", "none", "--iptables=false", "-H", &self.address()]);
+        dockerd.arg("--net").args(&self.daemon);
+        dockerd.args(["--bridge", "none", "--iptables=false", "-H", &self.address()]);
         for (flag, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
             dockerd.arg(flag).arg(self.path(name));
         }

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::units::Size;
 use tests::{
     Agent, Done, World,
@@ -391,5 +391,36 @@ fn an_engine_without_the_nvidia_toolkit_is_said() {
     assert_eq!(ended["outcome"], "engine_fault");
     let message = ended["message"].as_str().expect("a message");
     assert!(message.contains("nvidia-container-toolkit"), "{message}");
+    world.run(["cancel", &id]).ok();
+}
+
+#[test]
+fn a_docker_without_nvidias_hook_gives_gpus_by_their_cdi_names() {
+    let node = |path: &str| json!({ "deviceNodes": [{ "path": path, "hostPath": "/dev/zero" }] });
+    let specification = json!({
+        "cdiVersion": "0.5.0",
+        "kind": "nvidia.com/gpu",
+        "devices": [{ "name": FIRST, "containerEdits": node("/dev/nvidia0") }],
+    });
+    let engine = Engine::with_devices(&[BUSYBOX], &specification);
+    let world = World::on_engine(engine.address());
+    set(&world, &two_p100("", ""));
+    let _agent = nvml::agent(&world, &[]);
+    // The first finds out, the second is asked for in the right way from the start.
+    for _ in 0..2 {
+        let id = world.submit(&["--gpus", "1"], "ls /dev/nvidia*; echo seen: $NVIDIA_VISIBLE_DEVICES");
+        world.until(&id, "succeeded");
+        assert_eq!(world.run(["logs", &id]).ok(), "/dev/nvidia0\nseen: void\n");
+        assert_eq!(world.events(&id, "claimed").len(), 1);
+    }
+    // The second is not in the specification.
+    let id = world.submit(&["--gpus", "2"], "true");
+    let ended = eventually("it is refused", || world.events(&id, "ended").first().cloned());
+    assert_eq!(ended["outcome"], "engine_fault", "{ended}");
+    let said = ended["message"].as_str().expect("text");
+    assert!(
+        said.contains(&format!("nvidia.com/gpu={SECOND}")) && said.contains("nvidia-ctk cdi generate"),
+        "{said}"
+    );
     world.run(["cancel", &id]).ok();
 }

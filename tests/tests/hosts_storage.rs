@@ -246,6 +246,20 @@ fn a_password_that_changes_is_noticed_and_a_full_disk_is_cleaned() {
     assert_eq!(site.world().state(&id), "queued");
     host.ok("rm /var/lib/docker/more");
     site.world().until(&id, "succeeded");
+
+    // Nor is a job taken where the agent could not note its lease.
+    host.ok(
+        "systemctl stop haul-agent && mount -t tmpfs -o size=64m tmpfs /var/lib/haul && systemctl start haul-agent",
+    );
+    host.ok("dd if=/dev/zero of=/var/lib/haul/fill bs=1M count=62 2>/dev/null");
+    let told = eventually("the disk is said to be full", || problems()[0].as_str().map(str::to_owned));
+    assert!(told.contains("the disk of the agent's state at /var/lib/haul"), "{told}");
+    let id = site.submit(&json!({}), "echo ran");
+    eventually("why it waits is said", || {
+        site.world().run(["status", &id]).ok().contains("agent's state").then_some(())
+    });
+    host.ok("rm /var/lib/haul/fill");
+    site.world().until(&id, "succeeded");
 }
 
 /// Megabytes of the engine's disk, and those that are free.

@@ -47,7 +47,7 @@ pub enum EngineError {
     },
     /// The GPUs did not reach the container.
     #[error(
-        "the GPUs did not reach the container: {detail}; check that nvidia-container-toolkit is installed on the host"
+        "the GPUs did not reach the container: {detail}; check that nvidia-container-toolkit is installed on the host, and run nvidia-ctk cdi generate where GPUs go by CDI"
     )]
     GpusMissing {
         /// What happened.
@@ -67,9 +67,10 @@ pub enum EngineError {
         /// The engine's words.
         detail: String,
     },
-    /// The engine may not raise a limit; it will not try to for containers made from now on.
-    #[error("the engine may not raise the limits of a container: {detail}")]
-    LimitsRefused {
+    /// The container was made with what the engine turns out not to do: raise limits, or give GPUs through NVIDIA's
+    /// hook. Containers made from now on are asked for in another way, so this one may be made anew.
+    #[error("the engine does not do all that was asked of it: {detail}")]
+    AskedTooMuch {
         /// The engine's words.
         detail: String,
     },

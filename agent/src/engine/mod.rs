@@ -55,10 +55,15 @@ impl fmt::Display for ContainerId {
     }
 }
 
+/// What Docker calls itself.
+pub const DOCKER: &str = "Docker";
+/// What podman calls itself.
+pub const PODMAN: &str = "Podman";
+
 /// What the engine is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineInfo {
-    /// What it calls itself: `Docker` or `Podman`.
+    /// What it calls itself: [`DOCKER`] or [`PODMAN`].
     pub name: &'static str,
     /// Its version.
     pub version: String,
@@ -70,11 +75,21 @@ pub struct EngineInfo {
     pub images: PathBuf,
     /// Whether systemd manages its cgroups.
     pub systemd_cgroups: bool,
-    /// Whether it takes GPUs by their CDI names. Docker may, and still know no device of that
-    /// name: the host's CDI specifications say which there are.
+    /// Whether it takes devices by their names in the Container Device Interface. It may, and still know none of a
+    /// GPU's name: the host's CDI specifications say which there are.
     pub cdi: bool,
     /// Whether containers run on while it restarts.
     pub live_restore: bool,
+}
+
+impl EngineInfo {
+    /// What does not work with it as it should.
+    pub fn caveat(&self) -> Option<&'static str> {
+        (self.name == PODMAN).then_some(
+            "podman's logs come in other pieces than Docker's and forget lines, so the output of jobs may be incomplete or \
+             repeated; use Docker Engine",
+        )
+    }
 }
 
 /// An image that the host has.
@@ -82,7 +97,8 @@ pub struct EngineInfo {
 pub struct ImageInfo {
     /// The engine's id of it, `sha256:…` of its configuration.
     pub id: String,
-    /// The digest under which its registry has it; none for one that came from no registry.
+    /// The digest under which its registry has it; none for one that came from no registry, but where the engine keeps
+    /// images in containerd: there each has one.
     pub digest: Option<String>,
     /// The environment that it sets.
     pub env: Vec<(String, String)>,
@@ -125,14 +141,9 @@ pub enum GpuAccess {
     Nvidia {
         /// Which, by full UUID.
         uuids: Vec<GpuUuid>,
-        /// Their device nodes and the driver's, passed explicitly as well: under systemd's cgroup
-        /// driver a `daemon-reload` otherwise takes from a running container what only NVIDIA's
-        /// hook had given it (NVIDIA Container Toolkit, "Containers losing access to GPUs").
+        /// Their device nodes and the driver's, which the container must have.
         nodes: Vec<PathBuf>,
     },
-    /// Real ones by their names in the Container Device Interface, `nvidia.com/gpu=GPU-…`: what
-    /// podman has, and newer Docker.
-    Cdi(Vec<String>),
 }
 
 /// A container to be made.

@@ -145,14 +145,15 @@ impl Run {
         };
         self.hold().await?;
         let engine = self.node.engine.clone();
-        let started = match self.make_and_start(&plan, name).await? {
-            // It knows by now what it may not do.
-            Err(EngineError::LimitsRefused { .. }) => {
-                insist("the container's removal", || engine.remove(name)).await;
-                self.make_and_start(&plan, name).await?
+        let mut started = self.make_and_start(&plan, name).await?;
+        // Raised limits, and NVIDIA's hook.
+        for _ in 0..2 {
+            if !matches!(started, Err(EngineError::AskedTooMuch { .. })) {
+                break;
             }
-            started => started,
-        };
+            insist("the container's removal", || engine.remove(name)).await;
+            started = self.make_and_start(&plan, name).await?;
+        }
         let container = match started {
             Ok(container) => container,
             Err(error) => return Ok(Err(Ending::from_engine(&error))),

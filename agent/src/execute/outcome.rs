@@ -122,7 +122,7 @@ impl Ending {
             EngineError::Unreachable { .. }
             | EngineError::NoSpace { .. }
             | EngineError::GpusMissing { .. }
-            | EngineError::LimitsRefused { .. }
+            | EngineError::AskedTooMuch { .. }
             | EngineError::NameTaken { .. }
             | EngineError::NoSuchContainer { .. }
             | EngineError::Timeout { .. }

@@ -8,11 +8,16 @@ use bollard::models::{
 };
 use shared::{id::GpuUuid, units::Size};
 
+use super::ways::Ways;
 use crate::engine::{Bind, GpuAccess, Plan};
 
+/// Before a GPU's UUID in its name in the Container Device Interface, as `nvidia-ctk cdi generate` gives it
+/// (NVIDIA Container Toolkit, "Support for Container Device Interface").
+pub(super) const CDI_GPU: &str = "nvidia.com/gpu=";
+
 /// What is sent to make it.
-pub(super) fn body(plan: &Plan, systemd_cgroups: bool, raises_limits: bool) -> ContainerCreateBody {
-    let env = environment(plan);
+pub(super) fn body(plan: &Plan, ways: Ways) -> ContainerCreateBody {
+    let env = environment(plan, ways);
     ContainerCreateBody {
         image: Some(plan.image.clone()),
         cmd: plan.command.clone(),
@@ -23,7 +28,7 @@ pub(super) fn body(plan: &Plan, systemd_cgroups: bool, raises_limits: bool) -> C
         labels: Some(plan.labels.clone().into_iter().collect()),
         stop_signal: Some("SIGTERM".into()),
         stop_timeout: Some(i64::try_from(plan.grace.as_secs()).unwrap_or(i64::MAX)),
-        host_config: Some(host(plan, systemd_cgroups, raises_limits)),
+        host_config: Some(host(plan, ways)),
         ..ContainerCreateBody::default()
     }
 }
@@ -32,13 +37,13 @@ pub(super) fn body(plan: &Plan, systemd_cgroups: bool, raises_limits: bool) -> C
 /// there an image that says `NVIDIA_VISIBLE_DEVICES=all`, as all of NVIDIA's do, or a job that
 /// says so, would get every GPU of the host. `void` means none (NVIDIA Container Toolkit,
 /// "Environment variables"). With a device request the engine sets the variable itself.
-fn environment(plan: &Plan) -> Vec<String> {
+fn environment(plan: &Plan, ways: Ways) -> Vec<String> {
     const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
     let own = plan.env.iter().filter(|(name, _)| name != VISIBLE);
     let visible = match &plan.gpus {
-        GpuAccess::None | GpuAccess::Cdi(_) => Some("void".to_owned()),
+        GpuAccess::None => Some("void".to_owned()),
         GpuAccess::Simulated(uuids) => Some(joined(uuids)),
-        GpuAccess::Nvidia { .. } => None,
+        GpuAccess::Nvidia { .. } => ways.cdi.then(|| "void".to_owned()),
     };
     own.map(|(name, value)| format!("{name}={value}"))
         .chain(visible.map(|visible| format!("{VISIBLE}={visible}")))
@@ -53,13 +58,16 @@ fn bytes(size: Size) -> i64 {
     i64::try_from(size.bytes()).unwrap_or(i64::MAX)
 }
 
-fn host(plan: &Plan, systemd_cgroups: bool, raises_limits: bool) -> HostConfig {
+fn host(plan: &Plan, Ways { systemd_cgroups, raises_limits, cdi }: Ways) -> HostConfig {
     let (device_requests, devices) = match &plan.gpus {
         GpuAccess::None | GpuAccess::Simulated(_) => (None, None),
+        GpuAccess::Nvidia { uuids, .. } if cdi => (Some(vec![by_cdi(uuids)]), None),
+        // The nodes are passed explicitly as well: under systemd's cgroup driver a `daemon-reload` otherwise takes from
+        // a running container what only NVIDIA's hook had given it (NVIDIA Container Toolkit, "Containers losing
+        // access to GPUs").
         GpuAccess::Nvidia { uuids, nodes } => {
             (Some(vec![nvidia(uuids)]), Some(nodes.iter().map(|node| device(node)).collect()))
         }
-        GpuAccess::Cdi(names) => (Some(vec![cdi(names)]), None),
     };
     HostConfig {
         // Under systemd's driver a slice's name, else a path.
@@ -130,8 +138,9 @@ fn nvidia(uuids: &[GpuUuid]) -> DeviceRequest {
     }
 }
 
-fn cdi(names: &[String]) -> DeviceRequest {
-    DeviceRequest { driver: Some("cdi".into()), device_ids: Some(names.to_vec()), ..DeviceRequest::default() }
+fn by_cdi(uuids: &[GpuUuid]) -> DeviceRequest {
+    let names = uuids.iter().map(|uuid| format!("{CDI_GPU}{uuid}")).collect();
+    DeviceRequest { driver: Some("cdi".into()), device_ids: Some(names), ..DeviceRequest::default() }
 }
 
 fn device(node: &Path) -> DeviceMapping {
@@ -169,8 +178,11 @@ mod tests {
         }
     }
 
-    fn env(gpus: GpuAccess) -> Vec<String> {
-        body(&plan(gpus), false, true).env.unwrap_or_default()
+    const HOOK: Ways = Ways { systemd_cgroups: false, raises_limits: true, cdi: false };
+    const CDI: Ways = Ways { cdi: true, ..HOOK };
+
+    fn env(gpus: GpuAccess, ways: Ways) -> Vec<String> {
+        body(&plan(gpus), ways).env.unwrap_or_default()
     }
 
     fn uuid() -> GpuUuid {
@@ -179,33 +191,35 @@ mod tests {
 
     #[test]
     fn a_job_without_gpus_gets_none_whatever_it_or_its_image_says() {
-        assert_eq!(env(GpuAccess::None), ["A=1", "NVIDIA_VISIBLE_DEVICES=void"]);
-        assert_eq!(
-            env(GpuAccess::Cdi(vec!["nvidia.com/gpu=0".into()])),
-            ["A=1", "NVIDIA_VISIBLE_DEVICES=void"]
-        );
+        assert_eq!(env(GpuAccess::None, HOOK), ["A=1", "NVIDIA_VISIBLE_DEVICES=void"]);
         let simulated = format!("NVIDIA_VISIBLE_DEVICES={}", uuid());
-        assert_eq!(env(GpuAccess::Simulated(vec![uuid()])), ["A=1", &simulated]);
-        assert_eq!(env(GpuAccess::Nvidia { uuids: vec![uuid()], nodes: Vec::new() }), ["A=1"]);
+        assert_eq!(env(GpuAccess::Simulated(vec![uuid()]), CDI), ["A=1", &simulated]);
+        let real = GpuAccess::Nvidia { uuids: vec![uuid()], nodes: Vec::new() };
+        assert_eq!(env(real.clone(), HOOK), ["A=1"]);
+        assert_eq!(env(real, CDI), ["A=1", "NVIDIA_VISIBLE_DEVICES=void"]);
     }
 
     #[test]
     fn gpus_are_asked_for_by_uuid_or_by_cdi_name() {
         let nodes = vec![PathBuf::from("/dev/nvidia0")];
-        let host = host(&plan(GpuAccess::Nvidia { uuids: vec![uuid()], nodes }), false, true);
+        let plan = plan(GpuAccess::Nvidia { uuids: vec![uuid()], nodes });
+        let host = host(&plan, HOOK);
         let request = &host.device_requests.expect("one")[0];
         assert_eq!(request.driver.as_deref(), Some("nvidia"));
         assert_eq!(request.device_ids, Some(vec![uuid().to_string()]));
         assert_eq!(host.devices.expect("one")[0].path_on_host.as_deref(), Some("/dev/nvidia0"));
 
-        let host = super::host(&plan(GpuAccess::Cdi(vec!["nvidia.com/gpu=0".into()])), false, true);
+        let host = super::host(&plan, CDI);
         let request = &host.device_requests.expect("one")[0];
         assert_eq!((request.driver.as_deref(), &request.capabilities), (Some("cdi"), &None));
+        assert_eq!(request.device_ids, Some(vec![format!("nvidia.com/gpu={}", uuid())]));
+        assert_eq!(host.devices, None);
     }
 
     #[test]
     fn the_defaults_are_bounded_and_unprivileged() {
-        let host = host(&plan(GpuAccess::None), true, false);
+        let host =
+            host(&plan(GpuAccess::None), Ways { systemd_cgroups: true, raises_limits: false, cdi: false });
         assert_eq!((host.privileged, host.init), (Some(false), Some(true)));
         assert_eq!((host.memory, host.memory_swap), (Some(1 << 30), Some(1 << 30)));
         assert_eq!((host.nano_cpus, host.ulimits), (Some(1_500_000_000), None));

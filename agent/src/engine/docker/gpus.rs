@@ -1,8 +1,8 @@
 //! Whether a container's GPUs have arrived.
 //!
-//! podman passes over a device request that it does not know and starts the container without a
-//! GPU, where a training job would run on the CPU for days. So what the engine recorded is
-//! compared with what was asked for, and the device nodes are looked for in the container.
+//! An engine that passes over a device request, as podman does with those of a driver that it does not know, starts the
+//! container without a GPU, where a training job would run on the CPU for days. So what Docker recorded is compared with
+//! what was asked for, and the device nodes are looked for in the container.
 
 use std::{
     io,
@@ -14,17 +14,23 @@ use bollard::models::ContainerInspectResponse;
 
 use shared::id::GpuUuid;
 
-use crate::engine::{EngineError, GpuAccess};
+use super::create::CDI_GPU;
+use crate::engine::{EngineError, GpuAccess, PODMAN};
 
 /// Whether it has what was asked for, as far as this host can tell.
-pub(super) async fn verify(seen: &ContainerInspectResponse, gpus: &GpuAccess) -> Result<(), EngineError> {
+pub(super) async fn verify(
+    seen: &ContainerInspectResponse,
+    gpus: &GpuAccess,
+    engine: &str,
+) -> Result<(), EngineError> {
     match gpus {
         GpuAccess::None | GpuAccess::Simulated(_) => Ok(()),
-        // A name that the engine does not know fails the start, and podman records none of them.
-        GpuAccess::Cdi(_) => Ok(()),
         GpuAccess::Nvidia { uuids, nodes } => {
             let asked = uuids.iter().map(GpuUuid::as_str);
-            if let Some(missing) = unrecorded(seen, asked) {
+            // podman keeps no record of device requests, and does not start what asks for a name that it does not know.
+            if engine != PODMAN
+                && let Some(missing) = unrecorded(seen, asked)
+            {
                 let detail = format!("the engine ignored the request for {missing}");
                 return Err(EngineError::GpusMissing { detail });
             }
@@ -49,7 +55,7 @@ fn unrecorded<'a>(
         .flatten()
         .filter_map(|request| request.device_ids.as_ref())
         .flatten()
-        .map(String::as_str)
+        .map(|id| id.strip_prefix(CDI_GPU).unwrap_or(id))
         .collect();
     asked.find(|id| !recorded.contains(id))
 }
@@ -86,6 +92,7 @@ mod tests {
     use bollard::models::{ContainerState, DeviceRequest, HostConfig};
 
     use super::*;
+    use crate::engine::DOCKER;
 
     /// What is recorded of a container with this process and this GPU.
     fn seen(pid: i64, gpu: &str) -> ContainerInspectResponse {
@@ -107,7 +114,7 @@ mod tests {
     }
 
     async fn refused(seen: &ContainerInspectResponse, gpus: &GpuAccess) -> String {
-        match verify(seen, gpus).await.expect_err("the GPUs are not there") {
+        match verify(seen, gpus, DOCKER).await.expect_err("the GPUs are not there") {
             EngineError::GpusMissing { detail } => detail,
             other => panic!("{other}"),
         }
@@ -124,7 +131,7 @@ mod tests {
     #[tokio::test]
     async fn device_nodes_are_looked_for_in_the_container() {
         let seen = seen(own_pid(), "GPU-1");
-        verify(&seen, &nvidia(&["/dev/null", "/dev/zero"])).await.expect("both are there");
+        verify(&seen, &nvidia(&["/dev/null", "/dev/zero"]), DOCKER).await.expect("both are there");
         let detail = refused(&seen, &nvidia(&["/dev/null", "/dev/nvidia-no-such"])).await;
         assert_eq!(detail, "/dev/nvidia-no-such is not in the container");
         assert_eq!(
@@ -137,7 +144,7 @@ mod tests {
     async fn what_cannot_be_looked_into_is_not_called_missing() {
         // A process that ended, and one whose pid was unknown.
         for pid in [i64::from(i32::MAX), 0] {
-            verify(&seen(pid, "GPU-1"), &nvidia(&["/dev/nvidia0"])).await.expect("nobody can tell");
+            verify(&seen(pid, "GPU-1"), &nvidia(&["/dev/nvidia0"]), DOCKER).await.expect("nobody can tell");
         }
     }
 }

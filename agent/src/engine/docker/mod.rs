@@ -10,16 +10,14 @@ mod oom;
 mod output;
 mod pull;
 mod read;
+mod ways;
 
 #[cfg(test)]
 pub mod live;
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -43,6 +41,7 @@ use super::{
 pub use connection::usual_address;
 use connection::{Connection, DEFAULT_ADDRESS};
 use error::{Call, classify};
+use ways::Refused;
 
 /// For what the engine answers out of its memory; twenty times what a busy one takes.
 const QUICK: Duration = Duration::from_secs(20);
@@ -58,8 +57,7 @@ pub struct Docker {
     address: String,
     /// The engine that answered last; nothing while it is away, since another version may come back.
     known: Mutex<Option<Arc<Connection>>>,
-    /// Whether it may raise limits; an engine inside a container often may not.
-    raises_limits: AtomicBool,
+    refused: Refused,
     /// The file with the host's registry credentials.
     credentials: Option<PathBuf>,
 }
@@ -80,7 +78,7 @@ impl Docker {
         Ok(Self {
             address,
             known: Mutex::new(None),
-            raises_limits: AtomicBool::new(true),
+            refused: Refused::default(),
             credentials: credentials::usual_config(),
         })
     }
@@ -257,36 +255,32 @@ impl Engine for Docker {
 
     async fn create(&self, plan: &Plan) -> Result<ContainerId, EngineError> {
         let engine = self.agree().await?;
-        let raises_limits = self.raises_limits.load(Ordering::Relaxed);
+        let ways = self.refused.ways(&engine.info);
         let options = CreateContainerOptions { name: Some(plan.name.clone()), platform: String::new() };
         if engine.info.systemd_cgroups
             && let GpuAccess::Nvidia { nodes, .. } = &plan.gpus
         {
             nodes::link(nodes);
         }
-        let body = create::body(plan, engine.info.systemd_cgroups, raises_limits);
+        let body = create::body(plan, ways);
         let create = engine.client.create_container(Some(options), body);
         let made = self.timed("make the container", SLOW, Call::Create(&plan.name), create).await?;
         Ok(ContainerId::new(made.id))
     }
 
     async fn start(&self, id: &ContainerId) -> Result<(), EngineError> {
-        let client = self.client().await?;
-        let start = client.start_container(id.as_str(), None);
+        let engine = self.agree().await?;
+        let start = engine.client.start_container(id.as_str(), None);
         let started = self.timed("start the container", SLOW, Call::Container(id), start).await;
-        if let Err(EngineError::LimitsRefused { detail }) = &started
-            && self.raises_limits.swap(false, Ordering::Relaxed)
-        {
-            tracing::info!(detail, "containers get the engine's own memlock and stack limits");
-        }
-        started
+        started.map_err(|error| self.refused.learn(&engine.info, error))
     }
 
     async fn verify_gpus(&self, id: &ContainerId, gpus: &GpuAccess) -> Result<(), EngineError> {
         if matches!(gpus, GpuAccess::None | GpuAccess::Simulated(_)) {
             return Ok(());
         }
-        gpus::verify(&self.record(id).await?, gpus).await
+        let engine = self.agree().await?;
+        gpus::verify(&self.record(id).await?, gpus, engine.info.name).await
     }
 
     async fn signal(&self, id: &ContainerId, signal: &str) -> Result<(), EngineError> {

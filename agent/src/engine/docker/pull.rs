@@ -61,7 +61,10 @@ impl Docker {
             let patience = layers.patience(began.elapsed());
             let answer = match tokio::time::timeout(patience, answers.next()).await {
                 Ok(Some(answer)) => answer.map_err(failed)?,
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    let _ = progress.try_send(layers.at_the_end());
+                    return Ok(());
+                }
                 Err(_) => {
                     let detail = format!("the pull made no progress for {} s", patience.as_secs());
                     return Err(EngineError::RegistryUnavailable { image: image.into(), detail });
@@ -145,6 +148,11 @@ impl Layers {
         let unpacks = |layer: &Layer| !layer.done && layer.begun && layer.current == layer.total;
         self.by_id.values().any(fetches)
             || self.by_id.values().any(|layer| !layer.begun) && !self.by_id.values().any(unpacks)
+    }
+
+    /// How far it is when the engine has all: one whose images are in containerd does not tell what it has unpacked.
+    fn at_the_end(&self) -> PullProgress {
+        PullProgress { layers_done: self.by_id.len(), ..self.progress() }
     }
 
     fn progress(&self) -> PullProgress {

@@ -10,7 +10,8 @@ use bollard::models::{
 use shared::{id::Timestamp, units::Size};
 
 use crate::engine::{
-    Container, ContainerId, ContainerState, EngineInfo, Exit, ImageInfo, Stats, reference::Reference,
+    Container, ContainerId, ContainerState, DOCKER, EngineInfo, Exit, ImageInfo, PODMAN, Stats,
+    reference::Reference,
 };
 
 pub(super) fn info(info: SystemInfo, version: &SystemVersion, api: String) -> EngineInfo {
@@ -22,7 +23,7 @@ pub(super) fn info(info: SystemInfo, version: &SystemVersion, api: String) -> En
         _ => root.clone(),
     };
     EngineInfo {
-        name: if podman { "Podman" } else { "Docker" },
+        name: if podman { PODMAN } else { DOCKER },
         version: version.version.clone().or(info.server_version).unwrap_or_default(),
         api,
         root,

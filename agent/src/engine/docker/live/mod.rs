@@ -98,7 +98,7 @@ async fn start(engine: &Docker, plan: &Plan) -> Made {
     let made = create(engine, plan).await;
     match engine.start(&made.id).await {
         Ok(()) => return made,
-        Err(EngineError::LimitsRefused { .. }) => drop(made),
+        Err(EngineError::AskedTooMuch { .. }) => drop(made),
         Err(error) => panic!("{error}"),
     }
     let made = create(engine, plan).await;
