@@ -120,7 +120,8 @@ fn a_server_that_hangs_or_forgets_and_a_power_cut_lose_nothing() {
 
     let runs = site.count(60, &json!({}));
     site.until_counted(&runs, 1, 3);
-    let quiet = vm.slowest_answer(10);
+    // The emulator translates a program as it first runs.
+    let quiet = [(); 3].map(|()| vm.slowest_answer(10));
     nfs.hang();
     let told = eventually("the volume is said to be down", || problem(&site, "shared"));
     assert!(told.contains("did not answer"), "{told}");
@@ -131,7 +132,7 @@ fn a_server_that_hangs_or_forgets_and_a_power_cut_lose_nothing() {
     });
     assert_eq!(site.world().state(&waits), "queued");
     let slowest = vm.slowest_answer(10);
-    println!("agent status, emulated: {quiet} ms at most, {slowest} ms beside an NFS server that hangs");
+    println!("agent status, emulated: {quiet:?} ms at most of ten, {slowest} ms beside an NFS server that hangs");
     // How long it takes on real cores: `hosts_storage`. Here each answered within 5 s.
     let stuck = vm.stuck_threads();
     assert!(stuck.iter().all(|thread| thread == "volume"), "{stuck:?}");
