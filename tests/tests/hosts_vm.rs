@@ -132,7 +132,9 @@ fn a_server_that_hangs_or_forgets_and_a_power_cut_lose_nothing() {
     });
     assert_eq!(site.world().state(&waits), "queued");
     let slowest = vm.slowest_answer(10);
-    println!("agent status, emulated: {quiet:?} ms at most of ten, {slowest} ms beside an NFS server that hangs");
+    println!(
+        "agent status, emulated: {quiet:?} ms at most of ten, {slowest} ms beside an NFS server that hangs"
+    );
     // How long it takes on real cores: `hosts_storage`. Here each answered within 5 s.
     let stuck = vm.stuck_threads();
     assert!(stuck.iter().all(|thread| thread == "volume"), "{stuck:?}");

@@ -84,20 +84,31 @@ impl Reading {
     }
 
     fn list(&self, root: &Path, patterns: &[Pattern], found: &mpsc::SyncSender<PathBuf>) {
-        let mut begun = Vec::new();
+        let (mut begun, mut fitted) = (Vec::new(), vec![false; patterns.len()]);
         for pattern in patterns {
             let base = base(pattern.as_str());
             // What is below one that has been listed has been as well.
             if !begun.iter().any(|other| base.starts_with(other)) {
-                self.list_below(root, &base, patterns, found);
+                self.list_below(root, &base, patterns, &mut fitted, found);
                 begun.push(base);
             }
+        }
+        let unfitted = patterns.iter().zip(fitted).find(|(_, fitted)| !fitted);
+        if let Some((pattern, _)) = unfitted.filter(|_| !self.is_stopped()) {
+            self.fail(format!("no file fits {:?}", pattern.as_str()));
         }
     }
 
     /// Links are followed as a mount of the volume would: to a file, and on the way to what is listed, where nothing
     /// leads out.
-    fn list_below(&self, root: &Path, base: &Path, patterns: &[Pattern], found: &mpsc::SyncSender<PathBuf>) {
+    fn list_below(
+        &self,
+        root: &Path,
+        base: &Path,
+        patterns: &[Pattern],
+        fitted: &mut [bool],
+        found: &mpsc::SyncSender<PathBuf>,
+    ) {
         let top = match real(root, base) {
             Ok(top) => top,
             Err(why) => return self.fail(why),
@@ -115,8 +126,15 @@ impl Reading {
                 }
             };
             let Ok(below) = entry.path().strip_prefix(&top).map(|rest| base.join(rest)) else { continue };
-            let fits = patterns.iter().any(|pattern| pattern.matches_path_with(&below, OPTIONS));
-            if !fits || entry.file_type().is_dir() {
+            if entry.file_type().is_dir() {
+                continue;
+            }
+            let mut fits = false;
+            for (pattern, fitted) in patterns.iter().zip(&mut *fitted) {
+                let this = pattern.matches_path_with(&below, OPTIONS);
+                (*fitted, fits) = (*fitted || this, fits || this);
+            }
+            if !fits {
                 continue;
             }
             let path = if entry.path_is_symlink() { real(root, &below) } else { Ok(entry.into_path()) };
@@ -283,6 +301,8 @@ mod tests {
             assert_eq!((nothing.files, nothing.bytes_done), (0, Size(0)), "{pattern}");
             assert!(why.is_some_and(|why| why.ends_with("leads outside the volume")), "{pattern}");
         }
+        let (some, why) = all(dir.path(), &["train/*.tar", "train/*.tra"]);
+        assert_eq!((some.files_done, why.as_deref()), (1, Some("no file fits \"train/*.tra\"")));
         let (nothing, why) = all(dir.path(), &["none/**"]);
         assert!(nothing.files == 0 && why.is_some_and(|why| why.contains("none")));
         assert!(all(&dir.path().join("gone"), &["**"]).1.is_some_and(|why| why.contains("gone")));
