@@ -82,10 +82,15 @@ impl Disks {
     /// Looks at where the engine keeps things, and at the state directory. Each disk comes once; one that is not there
     /// for this process, or does not answer, not at all.
     pub async fn look(&self, engine: &EngineInfo, state_dir: &Path) -> Vec<Used> {
-        let places = [(Use::Images, &*engine.images), (Use::Engine, &*engine.root), (Use::State, state_dir)];
+        let in_containerd = engine.images_in_containerd;
+        let places = [(Use::Images, &*engine.root), (Use::Engine, &*engine.root), (Use::State, state_dir)];
         let looks = self.threads.iter().zip(places).map(|(threads, (by, path))| {
             let path = path.to_owned();
-            threads.run(move || used(by, path).ok_or_else(String::new))
+            threads.run(move || {
+                let path =
+                    if by == Use::Images && in_containerd { of_images(path, CONTAINERD) } else { path };
+                used(by, path).ok_or_else(String::new)
+            })
         });
         let mut found: Vec<Used> = Vec::new();
         for used in futures::future::join_all(looks).await.into_iter().flatten() {
@@ -101,6 +106,16 @@ impl Disks {
     pub fn last(&self) -> Vec<Used> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Where a containerd of the system's keeps all that it has, unless its configuration says otherwise.
+const CONTAINERD: &str = "/var/lib/containerd";
+
+/// Where images are that are in a containerd: in one of Docker's own below Docker's root, else in the system's. Of one
+/// that is elsewhere nothing is known, and Docker's root stands for it.
+fn of_images(root: PathBuf, system: &str) -> PathBuf {
+    let holds_images = Path::new(system).join("io.containerd.content.v1.content").exists();
+    if holds_images && !root.join("containerd/daemon").exists() { system.into() } else { root }
 }
 
 fn used(by: Use, path: PathBuf) -> Option<Used> {
@@ -121,24 +136,37 @@ mod tests {
     }
     #[tokio::test]
     async fn what_shares_a_disk_is_told_once_and_what_is_not_there_not_at_all() {
-        let engine = |images: &str| EngineInfo {
+        let engine = |root: &str| EngineInfo {
             name: "Docker",
             version: "1".into(),
             api: "1".into(),
-            root: "/".into(),
-            images: images.into(),
+            root: root.into(),
+            images_in_containerd: false,
             systemd_cgroups: false,
             cdi: false,
             live_restore: false,
         };
         let disks = Disks::default();
-        let uses = async |images: &str, state: &str| {
-            let found = disks.look(&engine(images), Path::new(state)).await;
+        let uses = async |root: &str, state: &str| {
+            let found = disks.look(&engine(root), Path::new(state)).await;
             assert_eq!(found, disks.last());
             found.into_iter().map(|used| used.by).collect::<Vec<_>>()
         };
         assert_eq!(uses("/", "/").await, [Use::Images]);
-        assert_eq!(uses("/no/such/place", "/").await, [Use::Engine]);
+        assert_eq!(uses("/no/such/place", "/").await, [Use::State]);
         assert_eq!(uses("/", "/proc").await, [Use::Images, Use::State]);
+    }
+
+    #[test]
+    fn images_in_containerd_are_where_its_contents_are() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (root, system) = (dir.path().join("docker"), dir.path().join("containerd"));
+        let found = || of_images(root.clone(), system.to_str().expect("text"));
+        std::fs::create_dir_all(&system).expect("made");
+        assert_eq!(found(), root, "the system's is idle, or elsewhere");
+        std::fs::create_dir(system.join("io.containerd.content.v1.content")).expect("made");
+        assert_eq!(found(), system);
+        std::fs::create_dir_all(root.join("containerd/daemon")).expect("made");
+        assert_eq!(found(), root, "Docker has one of its own");
     }
 }

@@ -112,12 +112,13 @@ const STATE_FLOOR: Size = Size::GIB;
 /// Which disks have too little room for another job.
 async fn disks(node: &Node, engine: &EngineInfo) -> Vec<String> {
     let floor = node.config.disk_floor;
-    let found = node.disks.look(engine, &node.config.state_dir).await;
+    let mut found = node.disks.look(engine, &node.config.state_dir).await;
+    // What `haul run` keeps for its one job is next to nothing.
+    found.retain(|used| used.by != Use::State || !node.is_private());
     let full = |Used { by, path, disk, .. }: Used| {
         let (least, whose, mend) = match by {
-            Use::Images | Use::Engine => {
-                (floor.of(disk.size), "the engine's disk", "remove images (docker image prune)")
-            }
+            Use::Images => (floor.of(disk.size), "the engine's disk", "remove images (docker image prune)"),
+            Use::Engine => (floor.of(disk.size), "the engine's disk", "make room (docker system df)"),
             Use::State => {
                 (floor.of(disk.size).min(STATE_FLOOR), "the disk of the agent's state", "make room")
             }

@@ -72,6 +72,8 @@ impl Engine {
     /// Starts one that is newer than the machine's, without NVIDIA's hook, that finds this specification of devices
     /// (Container Device Interface).
     pub fn with_devices(images: &[&str], specification: &Value) -> Self {
+        let tree = root().join(".cache/engines/newer");
+        assert!(tree.is_dir(), "{} is not there; run: tests/engines/build", tree.display());
         let dir = tempfile::tempdir().expect("temporary directory");
         let (devices, config) = (dir.path().join("cdi"), dir.path().join("daemon.json"));
         std::fs::create_dir(&devices).expect("made");

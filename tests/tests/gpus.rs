@@ -396,11 +396,14 @@ fn an_engine_without_the_nvidia_toolkit_is_said() {
 
 #[test]
 fn a_docker_without_nvidias_hook_gives_gpus_by_their_cdi_names() {
-    let node = |path: &str| json!({ "deviceNodes": [{ "path": path, "hostPath": "/dev/zero" }] });
+    let node = |path: &str| json!({ "path": path, "hostPath": "/dev/zero" });
+    // The driver's, where this machine has one.
+    let driver = ["/dev/nvidiactl", "/dev/nvidia-uvm"].into_iter().filter(|node| Path::new(node).exists());
     let specification = json!({
         "cdiVersion": "0.5.0",
         "kind": "nvidia.com/gpu",
-        "devices": [{ "name": FIRST, "containerEdits": node("/dev/nvidia0") }],
+        "devices": [{ "name": FIRST, "containerEdits": { "deviceNodes": [node("/dev/nvidia0")] } }],
+        "containerEdits": { "deviceNodes": driver.map(node).collect::<Vec<_>>(), "env": ["SPECIFIED=yes"] },
     });
     let engine = Engine::with_devices(&[BUSYBOX], &specification);
     let world = World::on_engine(engine.address());
@@ -408,9 +411,9 @@ fn a_docker_without_nvidias_hook_gives_gpus_by_their_cdi_names() {
     let _agent = nvml::agent(&world, &[]);
     // The first finds out, the second is asked for in the right way from the start.
     for _ in 0..2 {
-        let id = world.submit(&["--gpus", "1"], "ls /dev/nvidia*; echo seen: $NVIDIA_VISIBLE_DEVICES");
+        let id = world.submit(&["--gpus", "1"], "ls /dev/nvidia0; echo $SPECIFIED: $NVIDIA_VISIBLE_DEVICES");
         world.until(&id, "succeeded");
-        assert_eq!(world.run(["logs", &id]).ok(), "/dev/nvidia0\nseen: void\n");
+        assert_eq!(world.run(["logs", &id]).ok(), "/dev/nvidia0\nyes: void\n");
         assert_eq!(world.events(&id, "claimed").len(), 1);
     }
     // The second is not in the specification.

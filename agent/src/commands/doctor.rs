@@ -76,12 +76,9 @@ async fn engine(config: &AgentConfig) -> Check {
         Ok(engine) => engine.info().await,
         Err(error) => Err(error),
     };
-    let found = found.map_err(|error| error.to_string()).and_then(|info| match info.caveat() {
-        Some(caveat) => Err(format!("{} {}: {caveat}", info.name, info.version)),
-        None => Ok(info),
-    });
     check("container engine", found, |info| {
-        format!("{} {}, API {}, data in {}", info.name, info.version, info.api, info.root.display())
+        let caveat = info.caveat().map(|caveat| format!("; {caveat}")).unwrap_or_default();
+        format!("{} {}, API {}, data in {}{caveat}", info.name, info.version, info.api, info.root.display())
     })
 }
 

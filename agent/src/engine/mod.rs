@@ -71,8 +71,9 @@ pub struct EngineInfo {
     pub api: String,
     /// Where it keeps what it has.
     pub root: PathBuf,
-    /// Where it keeps images and what containers write into them: its root, or that of the containerd it uses.
-    pub images: PathBuf,
+    /// Whether images, and what containers write into them, are in a containerd: Docker's "containerd image store",
+    /// which it has by itself from version 29.
+    pub images_in_containerd: bool,
     /// Whether systemd manages its cgroups.
     pub systemd_cgroups: bool,
     /// Whether it takes devices by their names in the Container Device Interface. It may, and still know none of a

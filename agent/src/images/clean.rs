@@ -48,9 +48,9 @@ async fn disk(node: &Node) -> Option<Disk> {
     of_images(node.disks.look(&engine, &node.config.state_dir).await)
 }
 
-/// The disk that removing images makes room on.
+/// The disk that removing images makes room on, as far as can be seen.
 fn of_images(disks: Vec<Used>) -> Option<Disk> {
-    disks.into_iter().find(|used| used.by == Use::Images).map(|used| used.disk)
+    disks.into_iter().find(|used| used.by != Use::State).map(|used| used.disk)
 }
 
 /// With how much room cleaning begins, and ends. No job is taken below the floor, so it begins there at the latest;

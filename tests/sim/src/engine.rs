@@ -87,7 +87,7 @@ impl Engine for SimEngine {
             version: "1".into(),
             api: "1".into(),
             root: "/".into(),
-            images: "/".into(),
+            images_in_containerd: false,
             systemd_cgroups: false,
             cdi: false,
             live_restore: false,

@@ -136,7 +136,7 @@ pub trait Machine {
     /// How long its agent takes for an answer, at most of so many, in milliseconds.
     ///
     /// # Panics
-    /// When they take more than 5 s each.
+    /// When one takes more than 5 s.
     fn slowest_answer(&self, count: u32) -> u32 {
         // By the shell's own clock: on an emulated machine each program more takes as long as what is measured.
         let script = format!(
@@ -146,7 +146,9 @@ pub trait Machine {
         );
         let times = self.ok(&script);
         let millis = times.split_whitespace().map(|time| time.replace('.', "").parse().expect("seconds"));
-        millis.max().expect("each was answered")
+        let slowest = millis.max().expect("each was answered");
+        assert!(slowest <= 5000, "{times}");
+        slowest
     }
 
     /// The threads of its agent that wait in the kernel for what may never come (`D`), by their names.

@@ -15,28 +15,32 @@ use bollard::models::ContainerInspectResponse;
 use shared::id::GpuUuid;
 
 use super::create::CDI_GPU;
-use crate::engine::{EngineError, GpuAccess, PODMAN};
+use crate::engine::{EngineError, GpuAccess};
 
-/// Whether it has what was asked for, as far as this host can tell.
+/// Nodes that computing does without, and that a CDI specification may be too old to name.
+const SPARE: [&str; 2] = ["nvidia-modeset", "nvidia-uvm-tools"];
+
+/// Whether it has what was asked for, as far as this host can tell. podman keeps no record of CDI names, and does not
+/// start what asks for one that it does not know.
 pub(super) async fn verify(
     seen: &ContainerInspectResponse,
     gpus: &GpuAccess,
-    engine: &str,
+    records: bool,
 ) -> Result<(), EngineError> {
     match gpus {
         GpuAccess::None | GpuAccess::Simulated(_) => Ok(()),
         GpuAccess::Nvidia { uuids, nodes } => {
             let asked = uuids.iter().map(GpuUuid::as_str);
-            // podman keeps no record of device requests, and does not start what asks for a name that it does not know.
-            if engine != PODMAN
-                && let Some(missing) = unrecorded(seen, asked)
-            {
+            if records && let Some(missing) = unrecorded(seen, asked) {
                 let detail = format!("the engine ignored the request for {missing}");
                 return Err(EngineError::GpusMissing { detail });
             }
             let pid = seen.state.as_ref().and_then(|state| state.pid).filter(|pid| *pid > 0);
             match pid {
-                Some(pid) => arrived(PathBuf::from(format!("/proc/{pid}/root")), nodes).await,
+                Some(pid) => {
+                    let needed = nodes.iter().filter(|node| !SPARE.iter().any(|spare| node.ends_with(spare)));
+                    arrived(PathBuf::from(format!("/proc/{pid}/root")), needed).await
+                }
                 // It has ended already, and what it had is gone with it.
                 None => Ok(()),
             }
@@ -61,7 +65,7 @@ fn unrecorded<'a>(
 }
 
 /// Whether these device nodes are below this root.
-async fn arrived(root: PathBuf, nodes: &[PathBuf]) -> Result<(), EngineError> {
+async fn arrived(root: PathBuf, nodes: impl Iterator<Item = &PathBuf>) -> Result<(), EngineError> {
     for node in nodes {
         let inside = root.join(node.strip_prefix("/").unwrap_or(node));
         match tokio::fs::symlink_metadata(&inside).await {
@@ -92,7 +96,6 @@ mod tests {
     use bollard::models::{ContainerState, DeviceRequest, HostConfig};
 
     use super::*;
-    use crate::engine::DOCKER;
 
     /// What is recorded of a container with this process and this GPU.
     fn seen(pid: i64, gpu: &str) -> ContainerInspectResponse {
@@ -114,7 +117,7 @@ mod tests {
     }
 
     async fn refused(seen: &ContainerInspectResponse, gpus: &GpuAccess) -> String {
-        match verify(seen, gpus, DOCKER).await.expect_err("the GPUs are not there") {
+        match verify(seen, gpus, true).await.expect_err("the GPUs are not there") {
             EngineError::GpusMissing { detail } => detail,
             other => panic!("{other}"),
         }
@@ -131,7 +134,7 @@ mod tests {
     #[tokio::test]
     async fn device_nodes_are_looked_for_in_the_container() {
         let seen = seen(own_pid(), "GPU-1");
-        verify(&seen, &nvidia(&["/dev/null", "/dev/zero"]), DOCKER).await.expect("both are there");
+        verify(&seen, &nvidia(&["/dev/null", "/dev/zero"]), true).await.expect("both are there");
         let detail = refused(&seen, &nvidia(&["/dev/null", "/dev/nvidia-no-such"])).await;
         assert_eq!(detail, "/dev/nvidia-no-such is not in the container");
         assert_eq!(
@@ -144,7 +147,7 @@ mod tests {
     async fn what_cannot_be_looked_into_is_not_called_missing() {
         // A process that ended, and one whose pid was unknown.
         for pid in [i64::from(i32::MAX), 0] {
-            verify(&seen(pid, "GPU-1"), &nvidia(&["/dev/nvidia0"]), DOCKER).await.expect("nobody can tell");
+            verify(&seen(pid, "GPU-1"), &nvidia(&["/dev/nvidia0"]), true).await.expect("nobody can tell");
         }
     }
 }

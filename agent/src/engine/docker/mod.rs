@@ -36,7 +36,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Container, ContainerId, ContainerState, Engine, EngineError, EngineInfo, Exit, Frame, GpuAccess,
-    ImageInfo, Plan, PullProgress, Stats, credentials, reference::Reference,
+    ImageInfo, PODMAN, Plan, PullProgress, Stats, credentials, reference::Reference,
 };
 pub use connection::usual_address;
 use connection::{Connection, DEFAULT_ADDRESS};
@@ -127,7 +127,8 @@ impl Docker {
     fn failed(&self, call: &'static str, about: Call<'_>, error: bollard::errors::Error) -> EngineError {
         let error = classify(&self.address, call, about, error);
         let changed = match &error {
-            EngineError::Unreachable { .. } => true,
+            // GPUs may be given in another way once somebody has mended the host.
+            EngineError::Unreachable { .. } | EngineError::GpusMissing { .. } => true,
             // An older engine came back while nobody asked.
             EngineError::Other { detail, .. } => detail.starts_with("client version"),
             _ => false,
@@ -280,7 +281,8 @@ impl Engine for Docker {
             return Ok(());
         }
         let engine = self.agree().await?;
-        gpus::verify(&self.record(id).await?, gpus, engine.info.name).await
+        let records = !(self.refused.ways(&engine.info).cdi && engine.info.name == PODMAN);
+        gpus::verify(&self.record(id).await?, gpus, records).await
     }
 
     async fn signal(&self, id: &ContainerId, signal: &str) -> Result<(), EngineError> {

@@ -22,8 +22,9 @@ use crate::engine::{
 const STALLED: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(330);
 
 /// How long it may say nothing at all: engines tell of an image when they have its manifest. They give up connecting after
-/// 30 s by themselves, so a mirror or two that is away still leaves time for the registry.
-const UNANSWERED: Duration = Duration::from_secs(120);
+/// 30 s by themselves, some of them for each of two requests, so two mirrors that are away still leave time for the
+/// registry.
+const UNANSWERED: Duration = Duration::from_secs(240);
 
 /// The same while it unpacks what it has. Unpacking one large layer of an image for deep learning takes minutes, and says
 /// nothing meanwhile on some engines.
@@ -175,7 +176,7 @@ mod tests {
             [1, 100, 1000].map(|taken| layers.patience(Duration::from_secs(taken)).as_secs())
         };
         let mut layers = Layers::default();
-        assert_eq!(patience(&layers), [120; 3]);
+        assert_eq!(patience(&layers), [240; 3]);
         let mut note = |answer: &str| {
             layers.note(&serde_json::from_str(answer).expect("an answer"));
             patience(&layers)

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState as ApiState, ContainerStateStatusEnum, ContainerStatsResponse,
-    ContainerSummary, ContainerSummaryStateEnum, ContainerdInfo, ImageInspect, SystemInfo,
-    SystemInfoCgroupDriverEnum, SystemVersion,
+    ContainerSummary, ContainerSummaryStateEnum, ImageInspect, SystemInfo, SystemInfoCgroupDriverEnum,
+    SystemVersion,
 };
 use shared::{id::Timestamp, units::Size};
 
@@ -17,35 +17,31 @@ use crate::engine::{
 pub(super) fn info(info: SystemInfo, version: &SystemVersion, api: String) -> EngineInfo {
     let components = version.components.iter().flatten();
     let podman = components.into_iter().any(|component| component.name.starts_with("Podman"));
-    let root = PathBuf::from(info.docker_root_dir.unwrap_or_default());
-    let images = match &info.containerd {
-        Some(used) if keeps_images(&info.driver_status, used) => PathBuf::from(CONTAINERD),
-        _ => root.clone(),
-    };
+    let driver = info.driver_status.iter().flatten().flatten();
+    let images_in_containerd = driver.into_iter().any(|word| word.starts_with("io.containerd.snapshotter"));
+    let version = version.version.clone().or(info.server_version).unwrap_or_default();
     EngineInfo {
         name: if podman { PODMAN } else { DOCKER },
-        version: version.version.clone().or(info.server_version).unwrap_or_default(),
         api,
-        root,
-        images,
+        root: PathBuf::from(info.docker_root_dir.unwrap_or_default()),
+        images_in_containerd,
         systemd_cgroups: info.cgroup_driver == Some(SystemInfoCgroupDriverEnum::SYSTEMD),
-        // Docker names the directories only where the feature is on; podman always has it.
-        cdi: podman || info.cdi_spec_dirs.is_some_and(|dirs| !dirs.is_empty()),
+        cdi: if podman {
+            has_cdi(&version)
+        } else {
+            // Docker names the directories only where the feature is on.
+            info.cdi_spec_dirs.is_some_and(|dirs| !dirs.is_empty())
+        },
         live_restore: info.live_restore_enabled.unwrap_or(false),
+        version,
     }
 }
 
-/// Where a containerd of the system's keeps all that it has, unless its configuration says otherwise.
-const CONTAINERD: &str = "/var/lib/containerd";
-
-/// Whether images are in a containerd of the system's: Docker then has its "containerd image store", as it does by itself
-/// from version 29. A containerd of Docker's own, with its socket among Docker's, keeps them below Docker's root.
-fn keeps_images(driver: &Option<Vec<Vec<String>>>, used: &ContainerdInfo) -> bool {
-    let stores = driver
-        .iter()
-        .flatten()
-        .any(|line| line.iter().any(|word| word.starts_with("io.containerd.snapshotter")));
-    stores && used.address.as_deref().is_some_and(|address| address.starts_with("/run/containerd/"))
+/// Whether this version of podman is known to take CDI names through Docker's API: 5.4 was tried, and older ones pass
+/// them over (containers/podman#22645).
+fn has_cdi(podman: &str) -> bool {
+    let mut numbers = podman.split('.').map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(5), Some(4))
 }
 
 /// An image that was found under this name.
@@ -175,22 +171,22 @@ mod tests {
         assert_eq!((seen.state, seen.started_at, seen.exit), (ContainerState::Created, None, None));
     }
     #[rstest]
-    #[case::its_own(Some(("overlay2", "/run/containerd/containerd.sock")), "/data/docker")]
-    #[case::the_systems(Some(("io.containerd.snapshotter.v1", "/run/containerd/containerd.sock")), "/var/lib/containerd")]
-    #[case::a_containerd_of_its_own(
-        Some(("io.containerd.snapshotter.v1", "/var/run/docker/containerd/containerd.sock")),
-        "/data/docker"
-    )]
-    #[case::podman(None, "/data/docker")]
-    fn images_are_where_the_engine_keeps_them(#[case] told: Option<(&str, &str)>, #[case] kept: &str) {
-        let said = SystemInfo {
-            docker_root_dir: Some("/data/docker".into()),
-            driver_status: told.map(|(driver, _)| vec![vec!["driver-type".into(), driver.into()]]),
-            containerd: told
-                .map(|(_, address)| ContainerdInfo { address: Some(address.into()), namespaces: None }),
-            ..SystemInfo::default()
+    #[case("5.4.2", true)]
+    #[case("6.0.0-dev", true)]
+    #[case("5.3.1", false)]
+    #[case("4.9", false)]
+    #[case("", false)]
+    fn podman_is_asked_by_cdi_names_where_it_takes_them(#[case] version: &str, #[case] expected: bool) {
+        assert_eq!(has_cdi(version), expected);
+    }
+
+    #[test]
+    fn where_images_are_is_told_by_the_driver() {
+        let in_containerd = |driver: &str| {
+            let driver = Some(vec![vec!["driver-type".into(), driver.into()]]);
+            let said = SystemInfo { driver_status: driver, ..SystemInfo::default() };
+            info(said, &SystemVersion::default(), "1.51".into()).images_in_containerd
         };
-        let read = info(said, &SystemVersion::default(), "1.51".into());
-        assert_eq!((read.root, read.images), ("/data/docker".into(), kept.into()));
+        assert!(in_containerd("io.containerd.snapshotter.v1") && !in_containerd("overlay2"));
     }
 }

@@ -51,6 +51,11 @@ impl Refused {
                 }
                 EngineError::AskedTooMuch { detail }
             }
+            // By its name neither: whoever mends the host may do so by installing the hook.
+            EngineError::GpusMissing { detail } => {
+                self.hook.store(false, Ordering::Relaxed);
+                EngineError::GpusMissing { detail }
+            }
             other => other,
         }
     }
@@ -67,7 +72,7 @@ mod tests {
             version: "1".into(),
             api: "1".into(),
             root: "/".into(),
-            images: "/".into(),
+            images_in_containerd: false,
             systemd_cgroups: true,
             cdi,
             live_restore: false,

@@ -172,8 +172,8 @@ async fn gpus_that_the_engine_cannot_give_are_missing() {
         engine.start(&made.id).await.expect_err("there is no such GPU")
     };
     let mut error = refused().await;
-    if engine.info().await.expect("answers").cdi {
-        assert!(matches!(error, EngineError::AskedTooMuch { .. }), "by UUID, without NVIDIA's hook: {error}");
+    // Without NVIDIA's hook, where it may be asked by CDI names.
+    if matches!(error, EngineError::AskedTooMuch { .. }) {
         error = refused().await;
     }
     assert!(matches!(error, EngineError::GpusMissing { .. }), "{error}");
