@@ -61,11 +61,16 @@ engine_up() {
         start_apart "$log" "${sudo[@]}" dockerd
         engine_pid=$!
     fi
+    until_engine_answers "$engine_pid" "${log:-}"
+}
+
+# until_engine_answers PID LOG: PID is empty where it is not a process of ours.
+until_engine_answers() {
     local tries
     for ((tries = 0; tries < 300; tries++)); do
         if engine_answers; then return 0; fi
-        if [[ -n $engine_pid && ! -d /proc/$engine_pid ]]; then
-            tail -n 5 "$log" >&2
+        if [[ -n $1 && ! -d /proc/$1 ]]; then
+            tail -n 5 "$2" >&2
             die "dockerd ended; its last lines are above"
         fi
         sleep 0.2

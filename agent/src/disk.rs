@@ -89,11 +89,11 @@ impl Disks {
             threads.run(move || {
                 let path =
                     if by == Use::Images && in_containerd { of_images(path, CONTAINERD) } else { path };
-                used(by, path).ok_or_else(String::new)
+                Ok(used(by, path))
             })
         });
         let mut found: Vec<Used> = Vec::new();
-        for used in futures::future::join_all(looks).await.into_iter().flatten() {
+        for used in futures::future::join_all(looks).await.into_iter().flatten().flatten() {
             if found.iter().all(|other| other.device != used.device) {
                 found.push(used);
             }
@@ -134,6 +134,7 @@ mod tests {
         assert!(disk.free <= disk.size && disk.size > Size(0));
         assert_eq!(Disk::at(Path::new("/no/such/place")), None);
     }
+
     #[tokio::test]
     async fn what_shares_a_disk_is_told_once_and_what_is_not_there_not_at_all() {
         let engine = |root: &str| EngineInfo {

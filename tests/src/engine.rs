@@ -84,24 +84,23 @@ impl Engine {
         Self { dir, daemon, process: None }.begin(images, &[])
     }
 
-    fn begin(self, images: &[&str], programs: &[(&str, &str)]) -> Self {
-        let mut engine = self;
-        std::fs::create_dir(engine.path("bin")).expect("made");
+    fn begin(mut self, images: &[&str], programs: &[(&str, &str)]) -> Self {
+        std::fs::create_dir(self.path("bin")).expect("made");
         for (name, text) in programs {
-            let path = engine.path("bin").join(name);
+            let path = self.path("bin").join(name);
             std::fs::write(&path, text).expect("written");
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("set");
         }
-        engine.up();
+        self.up();
         for image in images {
             let mut save =
                 docker(None).args(["save", image]).stdout(Stdio::piped()).spawn().expect("docker starts");
             let saved = save.stdout.take().expect("piped");
-            let mut load = docker(Some(&engine.address()));
+            let mut load = docker(Some(&self.address()));
             let loaded = load.args(["load", "-q"]).stdin(saved).output().expect("docker starts");
             assert!(loaded.status.success() && save.wait().expect("ends").success());
         }
-        engine
+        self
     }
 
     /// Where it listens.

@@ -120,7 +120,7 @@ fn a_server_that_hangs_or_forgets_and_a_power_cut_lose_nothing() {
 
     let runs = site.count(60, &json!({}));
     site.until_counted(&runs, 1, 3);
-    // The emulator translates a program as it first runs.
+    // The first are the slowest here.
     let quiet = [(); 3].map(|()| vm.slowest_answer(10));
     nfs.hang();
     let told = eventually("the volume is said to be down", || problem(&site, "shared"));

@@ -96,7 +96,7 @@ impl EngineInfo {
 /// An image that the host has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageInfo {
-    /// The engine's id of it, `sha256:…` of its configuration.
+    /// The engine's id of it: `sha256:…` of its configuration, or where images are in containerd of its manifest.
     pub id: String,
     /// The digest under which its registry has it; none for one that came from no registry, but where the engine keeps
     /// images in containerd: there each has one.

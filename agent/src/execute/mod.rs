@@ -146,7 +146,7 @@ impl Run {
         self.hold().await?;
         let engine = self.node.engine.clone();
         let mut started = self.make_and_start(&plan, name).await?;
-        // Raised limits, and NVIDIA's hook.
+        // It knows by now what not to ask for: raised limits, and NVIDIA's hook.
         for _ in 0..2 {
             if !matches!(started, Err(EngineError::AskedTooMuch { .. })) {
                 break;

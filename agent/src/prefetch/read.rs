@@ -132,7 +132,8 @@ impl Reading {
             let mut fits = false;
             for (pattern, fitted) in patterns.iter().zip(&mut *fitted) {
                 let this = pattern.matches_path_with(&below, OPTIONS);
-                (*fitted, fits) = (*fitted || this, fits || this);
+                *fitted |= this;
+                fits |= this;
             }
             if !fits {
                 continue;

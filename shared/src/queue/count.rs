@@ -1,4 +1,5 @@
-//! How many requests are made of a queue, as clouds price them: one for each call.
+//! How many requests are made of a queue, by kind: one for each call, of which the client of SQS may make one request
+//! where several come together.
 
 use std::{
     sync::{

@@ -138,7 +138,7 @@ pub trait Machine {
     /// # Panics
     /// When one takes more than 5 s.
     fn slowest_answer(&self, count: u32) -> u32 {
-        // By the shell's own clock: on an emulated machine each program more takes as long as what is measured.
+        // By the shell's own clock, so that no other program is measured with it.
         let script = format!(
             "timeout {} bash -c 'TIMEFORMAT=%3R; for i in $(seq {count}); do \
              time haul agent status >/dev/null </dev/null 2>/dev/null || exit 1; done' 2>&1",

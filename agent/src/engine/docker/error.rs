@@ -65,7 +65,11 @@ fn answer(call: &'static str, about: Call<'_>, status: u16, detail: String) -> E
         Call::Create(_) if says("No such image") => {
             EngineError::Other { call, detail: format!("the image was removed meanwhile: {detail}") }
         }
-        Call::Create(_) if says("o command specified") || says("no command or entrypoint") => {
+        Call::Create(_)
+            if says("No command specified")
+                || says("no command specified")
+                || says("no command or entrypoint") =>
+        {
             EngineError::BadCommand {
                 code: 127,
                 detail: "the job says no command and the image has none".into(),
@@ -97,7 +101,10 @@ fn answer(call: &'static str, about: Call<'_>, status: u16, detail: String) -> E
         Call::Container(_) if says("exec: ") && (says("permission denied") || says("exec format error")) => {
             EngineError::BadCommand { code: 126, detail: short(&detail) }
         }
-        Call::Container(_) if says("setting rlimit") => EngineError::AskedTooMuch { detail },
+        // By runc and by crun.
+        Call::Container(_) if says("setting rlimit") || says("setrlimit `RLIMIT_") => {
+            EngineError::AskedTooMuch { detail }
+        }
         Call::Container(id) if status == 404 => EngineError::NoSuchContainer { id: id.to_string() },
         Call::Create(_) | Call::Container(_) | Call::Other => EngineError::Other { call, detail },
     }
@@ -272,6 +279,11 @@ mod tests {
     #[case(
         500,
         "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: error setting rlimits for ready process: error setting rlimit type 8: operation not permitted: unknown",
+        "the engine does not do all"
+    )]
+    #[case(
+        500,
+        "crun: setrlimit `RLIMIT_MEMLOCK`: Operation not permitted: OCI permission denied",
         "the engine does not do all"
     )]
     #[case(

@@ -20,8 +20,8 @@ use crate::engine::{EngineError, GpuAccess};
 /// Nodes that computing does without, and that a CDI specification may be too old to name.
 const SPARE: [&str; 2] = ["nvidia-modeset", "nvidia-uvm-tools"];
 
-/// Whether it has what was asked for, as far as this host can tell. podman keeps no record of CDI names, and does not
-/// start what asks for one that it does not know.
+/// Whether it has what was asked for, as far as this host can tell, and where the engine `records` device requests also
+/// whether it took them. podman does not record CDI names, and does not start what asks for one that it does not know.
 pub(super) async fn verify(
     seen: &ContainerInspectResponse,
     gpus: &GpuAccess,

@@ -281,7 +281,7 @@ impl Engine for Docker {
             return Ok(());
         }
         let engine = self.agree().await?;
-        let records = !(self.refused.ways(&engine.info).cdi && engine.info.name == PODMAN);
+        let records = engine.info.name != PODMAN || !engine.info.cdi;
         gpus::verify(&self.record(id).await?, gpus, records).await
     }
 

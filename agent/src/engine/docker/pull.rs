@@ -21,9 +21,8 @@ use crate::engine::{
 /// nine probes (`tcp(7)`): five minutes at intervals of 30 s. For a server that is there and sends nothing it waits on.
 const STALLED: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(330);
 
-/// How long it may say nothing at all: engines tell of an image when they have its manifest. They give up connecting after
-/// 30 s by themselves, some of them for each of two requests, so two mirrors that are away still leave time for the
-/// registry.
+/// How long it may say nothing at all: engines tell of an image when they have its manifest. Meanwhile they may
+/// wait for mirrors that are away, one after the other.
 const UNANSWERED: Duration = Duration::from_secs(240);
 
 /// The same while it unpacks what it has. Unpacking one large layer of an image for deep learning takes minutes, and says

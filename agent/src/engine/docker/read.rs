@@ -7,6 +7,7 @@ use bollard::models::{
     ContainerSummary, ContainerSummaryStateEnum, ImageInspect, SystemInfo, SystemInfoCgroupDriverEnum,
     SystemVersion,
 };
+use semver::Version;
 use shared::{id::Timestamp, units::Size};
 
 use crate::engine::{
@@ -37,11 +38,10 @@ pub(super) fn info(info: SystemInfo, version: &SystemVersion, api: String) -> En
     }
 }
 
-/// Whether this version of podman is known to take CDI names through Docker's API: 5.4 was tried, and older ones pass
-/// them over (containers/podman#22645).
+/// Whether this version of podman takes CDI names through Docker's API. 5.4 was tried; some older ones do not
+/// (containers/podman#19338).
 fn has_cdi(podman: &str) -> bool {
-    let mut numbers = podman.split('.').map_while(|part| part.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(5), Some(4))
+    Version::parse(podman).is_ok_and(|version| version >= Version::new(5, 4, 0))
 }
 
 /// An image that was found under this name.
@@ -170,11 +170,12 @@ mod tests {
         let seen = container(ContainerInspectResponse { state: Some(api), ..Default::default() });
         assert_eq!((seen.state, seen.started_at, seen.exit), (ContainerState::Created, None, None));
     }
+
     #[rstest]
     #[case("5.4.2", true)]
     #[case("6.0.0-dev", true)]
     #[case("5.3.1", false)]
-    #[case("4.9", false)]
+    #[case("4.9.3", false)]
     #[case("", false)]
     fn podman_is_asked_by_cdi_names_where_it_takes_them(#[case] version: &str, #[case] expected: bool) {
         assert_eq!(has_cdi(version), expected);

@@ -11,8 +11,8 @@ pub(super) struct Ways {
     pub systemd_cgroups: bool,
     /// It may raise limits; an engine inside a container often may not.
     pub raises_limits: bool,
-    /// It is asked for GPUs by their names in the Container Device Interface: podman always, and a Docker that has no
-    /// hook of NVIDIA's. One with the hook is asked by UUID, since a CDI specification may be older than the driver.
+    /// It is asked for GPUs by their names in the Container Device Interface: podman from 5.4 on, and a Docker that has
+    /// no hook of NVIDIA's. One with the hook is asked by UUID, since a CDI specification may be older than the driver.
     pub cdi: bool,
 }
 
@@ -91,9 +91,10 @@ mod tests {
         assert!(!refused.ways(&docker).cdi);
         let unknown =
             EngineError::GpusMissing { detail: "unresolvable CDI devices nvidia.com/gpu=GPU-1".into() };
-        assert!(matches!(refused.learn(&docker, unknown), EngineError::GpusMissing { .. }));
         assert!(matches!(refused.learn(&docker, no_hook()), EngineError::AskedTooMuch { .. }));
         assert!(refused.ways(&docker).cdi && refused.ways(&docker).raises_limits);
+        assert!(matches!(refused.learn(&docker, unknown), EngineError::GpusMissing { .. }));
+        assert!(!refused.ways(&docker).cdi, "a hook that was installed since is found");
         assert!(Refused::default().ways(&engine(PODMAN, true)).cdi);
     }
 }
