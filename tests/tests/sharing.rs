@@ -36,17 +36,20 @@ fn a_team_with_one_job_waits_behind_no_more_than_a_window_of_another() {
     assert!(before <= WINDOW, "{before} of the other team's jobs went first");
 }
 
+/// The lane in which jobs wait.
+fn only_lane(world: &World) -> LaneId {
+    let lanes = std::fs::read_dir(world.path("fleet/index/sent")).expect("the lanes'");
+    let lanes = lanes.map(|lane| lane.expect("read").file_name().into_string().expect("UTF-8"));
+    let [lane] = lanes.collect::<Vec<_>>().try_into().expect("one lane");
+    lane.parse().expect("a lane's id")
+}
+
 #[test]
 fn a_stale_message_takes_its_place_in_the_window_with_it() {
     let world = World::new();
     let id = world.submit(&[], "true");
-    let [lane] = std::fs::read_dir(world.path("fleet/index/sent"))
-        .expect("the lane's")
-        .map(|lane| lane.expect("read").file_name().into_string().expect("a lane's id"))
-        .collect::<Vec<_>>()
-        .try_into()
-        .expect("one lane");
-    let queue: QueueName = (&lane.parse::<LaneId>().expect("a lane's id")).into();
+    let lane = only_lane(&world);
+    let queue: QueueName = (&lane).into();
     let message = world.receive(&queue).pop().expect("its message");
     let sent = world.path(&format!("fleet/index/sent/{lane}/default/{id}.1"));
     let marker = std::fs::read(&sent).expect("its marker");
@@ -59,6 +62,36 @@ fn a_stale_message_takes_its_place_in_the_window_with_it() {
     std::fs::write(&sent, marker).expect("written");
     world.send(&queue, &message.body);
     eventually("it is gone with the message", || (!sent.exists()).then_some(()));
+}
+
+#[test]
+fn a_message_that_only_a_newer_haul_can_read_is_left_to_a_newer_agent() {
+    let world = World::new();
+    let id = world.submit(&[], "true");
+    let queue: QueueName = (&only_lane(&world)).into();
+    let message = world.receive(&queue).pop().expect("its message");
+    let newer = |text: &str| text.replace(r#""spec":{"#, r#""spec":{"flavour":"sour","#);
+    let submitted = world.path(&format!("fleet/jobs/{id}/log/0000000000.json"));
+    let entry = std::fs::read_to_string(&submitted).expect("read");
+    assert_ne!((newer(&message.body), newer(&entry)), (message.body.clone(), entry.clone()));
+    std::fs::write(&submitted, newer(&entry)).expect("written");
+    world.purge();
+    world.send(&queue, &newer(&message.body));
+
+    let agent = Agent::start(&world, "a", &[]);
+    let why = "newer haul (unknown field `flavour`)";
+    eventually("it says why", || agent.said().contains(why).then_some(()));
+    let depth = || world.json(["queue", "list", "--json"])[0]["depth"].clone();
+    eventually("it has put the message back", || {
+        (depth()["delayed"] == 1 || depth()["in_flight"] == 1).then_some(())
+    });
+    let other = world.submit(&[], "echo done");
+    world.until(&other, "succeeded");
+    let queues = world.json(["queue", "list", "--json"]);
+    assert_eq!(queues.as_array().map(Vec::len), Some(1), "the lane's own: {queues}");
+    assert!(depth()["in_flight"] == 1 || depth()["waiting"] == 1, "{queues}");
+    let done = world.run(["status", &id]);
+    assert!(done.code == 1 && done.stderr.contains(why), "{done:?}");
 }
 
 #[test]

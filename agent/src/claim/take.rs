@@ -35,6 +35,9 @@ use crate::{
 /// How soon a message is offered again whose job cannot be read.
 const UNREADABLE_DELAY: Duration = Duration::from_secs(2);
 
+/// How soon a message is offered again that a newer agent can read.
+const NEWER_DELAY: Duration = Duration::from_secs(30);
+
 /// How long a host leaves a job to others after its last attempt failed here.
 const AVOID_FOR: chrono::TimeDelta = chrono::TimeDelta::seconds(60);
 
@@ -128,9 +131,9 @@ async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdic
             tracing::warn!(%error, %lane, "deleted a message that is none of haul's");
             return Ok(Verdict::Stale);
         }
-        Err(error @ RecordError::Newer { .. }) => {
+        Err(error @ (RecordError::Newer { .. } | RecordError::Unknown(_))) => {
             tracing::warn!(%error, %lane, "left a message to a newer agent");
-            return Ok(Verdict::Later(Duration::from_secs(30)));
+            return Ok(Verdict::Later(NEWER_DELAY));
         }
     };
     let (id, told, mark) = (message.job.clone(), message.told, message.seq);

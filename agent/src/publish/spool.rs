@@ -9,10 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use shared::{
-    id::JobId,
-    record::{self, RecordError},
-};
+use shared::{id::JobId, record};
 
 use super::note::Note;
 
@@ -148,7 +145,7 @@ impl Spool {
         let Some(body) = self.0.read(&name_of(job)).await? else { return Ok(None) };
         match record::read::<Note>(&body, Note::VERSION) {
             Ok(note) => Ok(Some(note)),
-            Err(error @ (RecordError::Newer { .. } | RecordError::Damaged(_))) => {
+            Err(error) => {
                 tracing::warn!(%job, %error, "the note of what is to be told cannot be read");
                 Ok(None)
             }

@@ -30,7 +30,7 @@ use crate::{
     id::{Attempt, GpuUuid, JobId, LaneId, NodeId, Team, Timestamp},
     job::Priority,
     log::{Job, Outcome, OutputSize, Phase, State},
-    record::{self, RecordError},
+    record,
     store::{Created, Key, Listed, PAGE, Store, StoreError},
 };
 
@@ -341,7 +341,7 @@ impl Index {
     /// The summaries of markers; those whose marker has gone meanwhile are left out.
     ///
     /// # Errors
-    /// [`StoreError`]; [`RecordError`] of one marker leaves that one out, with a warning.
+    /// [`StoreError`]; a [`RecordError`](record::RecordError) of one marker leaves that one out, with a warning.
     pub async fn summaries(&self, markers: &[Marker]) -> Result<Vec<(Marker, Summary)>, StoreError> {
         let bodies: Vec<_> = stream::iter(markers.iter().cloned())
             .map(|marker| async move {
@@ -356,9 +356,7 @@ impl Index {
             let Some(body) = body? else { continue };
             match record::read::<Summary>(&body, Summary::VERSION) {
                 Ok(summary) => summaries.push((marker, summary)),
-                Err(error @ (RecordError::Newer { .. } | RecordError::Damaged(_))) => {
-                    tracing::warn!(job = %marker.job, %error, "the job's marker cannot be read");
-                }
+                Err(error) => tracing::warn!(job = %marker.job, %error, "the job's marker cannot be read"),
             }
         }
         Ok(summaries)

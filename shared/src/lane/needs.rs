@@ -12,6 +12,7 @@ use super::{amount::Amount, model};
 use crate::{
     id::{LaneId, VolumeName},
     job::{Arch, ComputeCapability, CudaVersion, JobSpec, Priority},
+    record::{self, RecordError},
     units::Size,
 };
 
@@ -173,21 +174,13 @@ pub struct Lane {
 /// A lane record that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LaneError {
-    /// Written by a newer haul.
-    #[error("lane {id} was written by a newer haul (version {v}, this one reads {})", Lane::VERSION)]
-    Newer {
+    /// A record that this program cannot use.
+    #[error("the record of lane {id} cannot be used: {why}")]
+    Record {
         /// The lane.
         id: String,
-        /// The record's version.
-        v: u64,
-    },
-    /// No lane record at all.
-    #[error("the record of lane {id} is damaged: {detail}")]
-    Damaged {
-        /// The lane.
-        id: String,
-        /// What the reader found.
-        detail: String,
+        /// What is wrong with it.
+        why: RecordError,
     },
     /// Other needs with the same id: 1 in 4 billion.
     #[error("lane {0} is taken by other needs; change a label of the job to give it another lane")]
@@ -208,10 +201,7 @@ impl Lane {
     /// # Errors
     /// [`LaneError`] where it is damaged or newer than this program.
     pub fn read(id: &str, body: &[u8]) -> Result<Self, LaneError> {
-        crate::record::read(body, Self::VERSION).map_err(|error| match error {
-            crate::record::RecordError::Newer { v, .. } => LaneError::Newer { id: id.into(), v },
-            crate::record::RecordError::Damaged(detail) => LaneError::Damaged { id: id.into(), detail },
-        })
+        record::read(body, Self::VERSION).map_err(|why| LaneError::Record { id: id.into(), why })
     }
 }
 
@@ -260,8 +250,8 @@ mod tests {
         let mut record = serde_json::to_value(Lane::new(needs(""))).expect("serialises");
         record["v"] = 2.into();
         record["needs"] = "a form that nobody knows yet".into();
-        let error = Lane::read("x", record.to_string().as_bytes()).expect_err("newer");
-        assert_eq!(error.to_string(), "lane x was written by a newer haul (version 2, this one reads 1)");
+        let error = Lane::read("x", record.to_string().as_bytes()).expect_err("newer").to_string();
+        assert!(error.contains("lane x") && error.contains("newer haul (version 2,"), "{error}");
     }
 
     #[test]
