@@ -76,6 +76,18 @@ pub fn within<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Opti
     }
 }
 
+/// What a function gives for each of these, all at once.
+///
+/// # Panics
+/// When it does for one of them.
+pub fn at_once<T: Send, R: Send, const N: usize>(items: [T; N], give: impl Fn(T) -> R + Sync) -> [R; N] {
+    let give = &give;
+    std::thread::scope(|scope| {
+        let threads = items.map(|item| scope.spawn(move || give(item)));
+        threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 /// Lets a fault last so long: its length is the condition.
 pub fn last(time: Duration) {
     pause(time);

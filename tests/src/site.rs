@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    Cloud, Container, Done, Machine, Nfs, Vm, World,
+    Cloud, Container, Done, Machine, Nfs, Vm, World, at_once,
     emulator::{Environment, Kind},
     engine::ask,
     eventually,
@@ -82,15 +82,18 @@ impl Site {
         Nfs::start(self.shared.path())
     }
 
-    /// A node of the fleet that is a virtual machine and mounts the directory from this server, whose
-    /// variables are these besides.
-    pub fn vm(&self, name: &str, nfs: &Nfs, more: &str) -> Vm {
-        let machine = Vm::start(name);
-        machine.mount(nfs, MOUNTED);
-        machine.put("/etc/haul/agent.env", format!("{}{more}", self.variables_of_vm()).as_bytes());
-        machine.install(&package(VERSIONS[0]));
-        machine.until_ready();
-        machine
+    /// Nodes of the fleet that are virtual machines and mount the directory from this server, whose variables
+    /// are these besides.
+    pub fn vms<const N: usize>(&self, names: [&str; N], nfs: &Nfs, more: &str) -> [Vm; N] {
+        // Each ends with the thread that has started it.
+        let machines = names.map(Vm::start);
+        at_once(machines, |machine| {
+            machine.mount(nfs, MOUNTED);
+            machine.put("/etc/haul/agent.env", format!("{}{more}", self.variables_of_vm()).as_bytes());
+            machine.install(&package(VERSIONS[0]));
+            machine.until_ready();
+            machine
+        })
     }
 
     /// A node of the fleet: a host with the package, whose variables are these besides.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 use tests::{
-    Histories, Machine, Site, Vm, eventually, last,
+    Histories, Machine, Site, Vm, at_once, eventually, last,
     machine::GATEWAY,
     site::{MOUNTED, VERSIONS, counted, from_vm, package},
     user_data, within,
@@ -44,10 +44,10 @@ fn hosts_that_cloud_init_makes_train_from_nfs_into_nfs() {
     let (_, role) = site.cloud().other_door();
     let role: String =
         role.iter().map(|(name, value)| format!("export {name}={}; ", from_vm(value))).collect();
-    for vm in &vms {
+    at_once(vms.each_ref(), |vm| {
         first_boot(vm, &user_data::for_aws(&variables, &lies, Some(&nfs)), &role);
         vm.until_ready();
-    }
+    });
     assert_ne!(vms[0].node(), vms[1].node());
 
     // Two GPUs each: one job for each host.
@@ -89,7 +89,7 @@ fn problem(site: &Site, volume: &str) -> Option<String> {
 fn a_server_that_hangs_or_forgets_and_a_power_cut_lose_nothing() {
     let site = Site::new(600);
     let nfs = site.nfs();
-    let vm = site.vm("a", &nfs, &format!("HAUL_VOLUMES=shared={MOUNTED},sets=/mnt/sets:mount\n"));
+    let [vm] = site.vms(["a"], &nfs, &format!("HAUL_VOLUMES=shared={MOUNTED},sets=/mnt/sets:mount\n"));
 
     // What the server has made anew is not what was mounted.
     let (sets, port) = (site.shared("sets"), nfs.port());
@@ -169,7 +169,7 @@ fn a_fleet_whose_hosts_lose_power_and_network_are_booted_again_and_upgraded_ends
     const STEPS: u32 = 60;
     let site = Site::new(LEASE);
     let nfs = site.nfs();
-    let [dark, apart] = ["dark", "apart"].map(|name| site.vm(name, &nfs, "HAUL_CPUS=2\n"));
+    let [dark, apart] = site.vms(["dark", "apart"], &nfs, "HAUL_CPUS=2\n");
     let gone = dark.node();
     let ids: Vec<String> = (0..4).map(|_| site.count(STEPS, &json!({}))).collect();
     ids.iter().for_each(|id| site.until_counted(id, 1, 3));
@@ -218,14 +218,14 @@ fn a_fleet_whose_hosts_lose_power_and_network_are_booted_again_and_upgraded_ends
     // One job on each, while both are brought up to date.
     let during = [(); 2].map(|()| site.count(u32::MAX, &json!({ "resources": { "gpus": 2 } })));
     during.iter().for_each(|id| site.until_counted(id, 1, 3));
-    for vm in [&dark, &apart] {
+    at_once([&dark, &apart], |vm| {
         let before = (vm.containers("running"), vm.property("haul-agent", "MainPID"));
         vm.upgrade(&package(VERSIONS[1]));
         assert_eq!(vm.ok("dpkg-query -W -f '${Version}' haul"), VERSIONS[1]);
         vm.until_ready();
         assert_eq!((vm.containers("running"), before.0.len()), (before.0, 1));
         assert_ne!(vm.property("haul-agent", "MainPID"), before.1, "the new program runs");
-    }
+    });
     during.iter().for_each(|id| site.enough(id));
     for id in &during {
         within(PATIENCE, &format!("{id} ends"), || (site.world().state(id) == "succeeded").then_some(()));

@@ -68,7 +68,7 @@ pub trait Machine {
     /// When it cannot.
     fn until_booted(&self, patience: Duration) {
         within(patience, "the host has booted", || {
-            match self.run("systemctl is-system-running").stdout.trim() {
+            match self.run("systemctl is-system-running --wait").stdout.trim() {
                 "running" => Some(()),
                 "degraded" => {
                     panic!("{} is degraded: {}", self.name(), self.run("systemctl --failed").stdout)

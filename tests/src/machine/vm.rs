@@ -159,7 +159,10 @@ impl Vm {
 
     /// Mounts what a server exports, now and at each boot, when somebody looks.
     pub fn mount(&self, nfs: &Nfs, at: &str) {
-        let options = format!("nfsvers=4.1,port={},hard,nconnect=8,_netdev,x-systemd.automount", nfs.port());
+        let options = format!(
+            "nfsvers=4.1,port={},hard,nconnect=8,lookupcache=positive,_netdev,x-systemd.automount",
+            nfs.port()
+        );
         self.ok(&format!(
             "mkdir -p {at} && echo {GATEWAY}:/data {at} nfs {options} 0 0 >>/etc/fstab && systemctl daemon-reload && \
              systemctl restart remote-fs.target && ls {at}"
