@@ -45,6 +45,15 @@ impl<'w> Agent<'w> {
         Guard(command.spawn().expect("haul starts"))
     }
 
+    /// Leaves the file `go` beside a job's checkpoint, for one that waits for it.
+    ///
+    /// # Panics
+    /// When the job has not begun here.
+    pub fn go(&self, job: &str) {
+        let file = self.state_dir().join("outputs").join(job).join("checkpoint/go");
+        std::fs::write(file, "").expect("written");
+    }
+
     /// What it has said so far.
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.world.path(&format!("{}.log", self.name))).unwrap_or_default()

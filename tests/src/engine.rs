@@ -40,6 +40,17 @@ pub fn containers(address: Option<&str>, fleet: &str) -> Vec<String> {
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
 }
 
+/// A value of the container of a job, by a template (`{{.State.Pid}}`).
+///
+/// # Panics
+/// When the job has not one container.
+pub fn container(address: Option<&str>, job: &str, template: &str) -> String {
+    let list = ask(address, &["ps", "--all", "--quiet", "--filter", &format!("label=haul.job={job}")]);
+    let ids: Vec<&str> = list.lines().collect();
+    assert_eq!(ids.len(), 1, "containers of {job}");
+    ask(address, &["inspect", "--format", template, ids[0]]).trim().to_owned()
+}
+
 /// Removes containers.
 pub fn remove(address: Option<&str>, names: &[String]) {
     if !names.is_empty() {

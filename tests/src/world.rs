@@ -22,12 +22,13 @@ use crate::{engine, eventually};
 /// The image of the small jobs, made by `examples/images/build busybox`.
 pub const BUSYBOX: &str = "haul/busybox:1";
 
-/// Counts on from its checkpoint, and writes one when it is asked to end.
+/// Counts on from its checkpoint, four further; without one, until it is asked to end and writes one.
 pub const COUNTS: &str = r#"
-n=$(cat $HAUL_CHECKPOINT_DIR/n 2>/dev/null || echo 0)
-echo "counts from $n"
+from=$(cat $HAUL_CHECKPOINT_DIR/n 2>/dev/null || echo 0)
+n=$((from + 1))
 trap 'echo $n > $HAUL_CHECKPOINT_DIR/n; exit 1' TERM
-while [ $n -lt 12 ]; do sleep 0.5; n=$((n + 1)); done
+echo "counts from $from"
+until [ $from -gt 0 ] && [ $n -ge $((from + 4)) ]; do sleep 0.5; n=$((n + 1)); done
 echo "counted to $n"
 "#;
 

@@ -52,6 +52,7 @@ fn a_host_that_comes_later_takes_what_the_others_leave() {
     assert!(wait > TimeDelta::seconds(3) && wait < TimeDelta::seconds(8), "{wait}");
     world.until(&first, "succeeded");
     for _ in 0..3 {
+        until_known(&world, |node| node["jobs"] == json!([]));
         let next = world.submit(&["--gpus", "1"], "true");
         world.until(&next, "succeeded");
         assert_eq!(node(&world, &next), "metal");

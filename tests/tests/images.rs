@@ -288,7 +288,7 @@ fn a_job_is_tried_again_with_the_very_image_that_it_began_with() {
     let job = |pull: &str| {
         let text = format!(
             "image = \"{}\"\npull = \"{pull}\"\nretries = 1\ncommand = [\"sh\", \"-c\", \"echo $A; [ $HAUL_ATTEMPT = 2 ] || \
-             {{ until [ -e /haul/checkpoint/go ]; do sleep 0.1; done; exit 1; }}\"]",
+             {{ until [ -e $HAUL_CHECKPOINT_DIR/go ]; do sleep 0.1; done; exit 1; }}\"]",
             registry.image
         );
         let file = world.file(&format!("{pull}.toml"), &text);
@@ -301,8 +301,7 @@ fn a_job_is_tried_again_with_the_very_image_that_it_began_with() {
     registry.push("ENV A=second");
     registry.forget();
     for id in [&same, &newest] {
-        std::fs::write(agent.state_dir().join("outputs").join(id).join("checkpoint/go"), "")
-            .expect("written");
+        agent.go(id);
         world.until(id, "succeeded");
     }
     assert_eq!(world.run(["logs", &same]).ok(), "first\n");

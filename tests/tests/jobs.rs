@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use tests::{Agent, World, eventually};
+use tests::{Agent, World, eventually, world::BUSYBOX};
 
 const TWO_GPUS: &[&str] = &["--simulate-gpus", "2xP100:16GiB"];
 
@@ -166,6 +166,23 @@ fn a_finished_job_is_retried_under_its_id() {
     let done = world.run(["retry", &running]);
     assert!(done.code == 1 && done.stderr.contains("only a finished job can be retried"), "{done:?}");
     world.run(["cancel", &running]).ok();
+}
+
+#[test]
+fn two_fleets_on_one_engine_may_have_a_job_of_the_same_id() {
+    let worlds = [World::new(), World::new()];
+    let agents = worlds.each_ref().map(|world| Agent::start(world, "a", &[]));
+    let script = "until [ -e $HAUL_CHECKPOINT_DIR/go ]; do sleep 0.1; done; echo $0";
+    for (world, word) in worlds.iter().zip(["first", "second"]) {
+        world.run(["submit", "--id", "same", "--", BUSYBOX, "sh", "-c", script, word]).ok();
+        world.until("same", "running");
+    }
+    agents.iter().for_each(|agent| agent.go("same"));
+    for (world, word) in worlds.iter().zip(["first", "second"]) {
+        world.until("same", "succeeded");
+        assert_eq!(world.run(["logs", "same"]).ok(), format!("{word}\n"));
+        assert_eq!(world.events("same", "claimed").len(), 1);
+    }
 }
 
 #[test]

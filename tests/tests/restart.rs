@@ -38,9 +38,11 @@ fn jobs_outlive_a_killed_agent_and_their_output_is_whole() {
 fn a_job_that_ended_while_no_agent_was_there_is_not_run_again() {
     let world = World::new();
     let mut agent = Agent::start(&world, "a", &[]);
-    let id = world.submit(&[], "echo begin; sleep 1; echo end");
+    let id =
+        world.submit(&[], "echo begin; until [ -e $HAUL_CHECKPOINT_DIR/go ]; do sleep 0.1; done; echo end");
     world.until(&id, "running");
     agent.kill();
+    agent.go(&id);
     let name = world.containers().remove(0);
     eventually("the container exits", || {
         let state = tests::engine::ask(None, &["inspect", "--format", "{{.State.Status}}", &name]);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tests::{
     Agent, World,
-    engine::{Engine, ask},
+    engine::{Engine, container},
     eventually,
     nvml::{self, FIRST, HOOK, p100, set},
     world::BUSYBOX,
@@ -51,9 +51,7 @@ fn a_job_that_holds_more_than_its_share_is_warned_of_and_ended() {
     let modest = world.submit(&["--gpu-share", "4GiB"], UNTIL_LET_GO);
     let pid = |id: &str| {
         world.until(id, "running");
-        let name = format!("haul-{id}-1");
-        let pid = ask(Some(&engine.address()), &["inspect", "--format", "{{.State.Pid}}", &name]);
-        pid.trim().to_owned()
+        container(Some(&engine.address()), id, "{{.State.Pid}}")
     };
     let (first, second) = (pid(&greedy), pid(&modest));
     for id in [&greedy, &modest] {

@@ -90,7 +90,7 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>,
     if let Some(epoch) = proven {
         run.proved(epoch);
     }
-    let name = owner::container_name(&run.job.id, attempt);
+    let name = owner::container_name(node.fleet.store.url().as_str(), &run.job.id, attempt);
     match run.live(stage, &name).await {
         Ok((ending, output)) => run.end(ending, output, &name).await,
         Err(Lost) => {

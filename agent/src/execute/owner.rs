@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
 use shared::{
     id::{Attempt, GpuUuid, JobId, NodeId},
     job::OnIsolation,
@@ -104,7 +105,10 @@ impl Owner {
     }
 }
 
-/// The name of an attempt's container; the engine refuses a second one of that name.
-pub fn container_name(job: &JobId, attempt: Attempt) -> ContainerId {
-    ContainerId::new(format!("haul-{job}-{attempt}"))
+/// The name of an attempt's container; the engine refuses a second one of that name. Another fleet on the same
+/// engine may have a job of the same id: some of the hash of the fleet's URL tells the two apart.
+pub fn container_name(fleet: &str, job: &JobId, attempt: Attempt) -> ContainerId {
+    let hash = Sha256::digest(fleet);
+    let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    ContainerId::new(format!("haul-{job}-{attempt}-{hash}"))
 }

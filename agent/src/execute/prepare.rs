@@ -52,7 +52,7 @@ pub async fn prepare(node: Arc<Node>, job: Job, attempt: Attempt) -> Result<Plan
     let owner = Owner { job: job.id.clone(), attempt, holding, on_isolation: spec.on_isolation };
     let fleet = node.fleet.store.url().as_str();
     Ok(Plan {
-        name: container_name(&job.id, attempt).to_string(),
+        name: container_name(fleet, &job.id, attempt).to_string(),
         image: image.id.clone(),
         command: spec.command.clone(),
         entrypoint: spec.entrypoint.clone(),

@@ -130,7 +130,7 @@ pub async fn watch(node: Arc<Node>) {
                 let node = node.clone();
                 async move {
                     // One that is not there yet or any more uses nothing.
-                    let name = container_name(job, holding.attempt);
+                    let name = container_name(node.fleet.store.url().as_str(), job, holding.attempt);
                     if let Ok(stats) = node.engine.stats(&name).await {
                         node.meters.container(job, node.clock.elapsed(), stats);
                     }

@@ -8,6 +8,7 @@ pub mod registry;
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -42,6 +43,9 @@ fn shell(script: &str) -> String {
 async fn engine() -> Docker {
     let engine = Docker::connect(None).expect("DOCKER_HOST is an address, if set");
     engine.info().await.expect("these tests need a container engine");
+    // One makes it, and the others wait.
+    let lock = File::create(std::env::temp_dir().join("haul-live.lock")).expect("made");
+    lock.lock().expect("locked");
     if engine.image(IMAGE).await.expect("the engine answers").is_none() {
         shell(&format!("{TREE} tar -C \"$tree\" -c . | docker import - {IMAGE}"));
     }

@@ -6,7 +6,7 @@ use futures::StreamExt;
 use shared::{output::Stream, units::Size};
 
 use super::{engine, script, start, written};
-use crate::engine::{Engine, Frame};
+use crate::engine::{Bind, Engine, Frame};
 
 fn text(frames: &[Frame], stream: Stream) -> Vec<String> {
     let own = frames.iter().filter(|frame| frame.stream == stream);
@@ -100,17 +100,28 @@ async fn the_newest_half_of_the_limit_is_kept() {
     assert_eq!(lines, expected);
 }
 
-/// Through many turns of the log's files, as long as the reader keeps up.
+/// Through many turns of the log's files, as long as the reader keeps up: each hundred lines wait until those before
+/// them were read.
 #[tokio::test]
 async fn following_goes_on_across_the_turn_of_the_log() {
     let engine = engine().await;
+    let dir = tempfile::tempdir().expect("temporary directory");
     let mut chatty = script(
-        "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); [ $((i%100)) = 0 ] && sleep 0.05; done; true",
+        "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); \
+         [ $((i%100)) != 0 ] || until [ -e /read/$i ]; do sleep 0.01; done; done",
     );
+    chatty.binds = vec![Bind { source: dir.path().to_owned(), target: "/read".into(), read_only: true }];
     chatty.log_limit = Size(200_000);
     let made = start(&engine, &chatty).await;
     let frames = engine.output(&made.id, None, true).await.expect("output");
-    let read = frames.map(|frame| frame.expect("a frame")).collect();
+    let mut count = 0;
+    let note = |frame: &Result<Frame, _>| {
+        count += usize::from(frame.is_ok());
+        if count.is_multiple_of(100) {
+            std::fs::write(dir.path().join(count.to_string()), "").expect("written");
+        }
+    };
+    let read = frames.inspect(note).map(|frame| frame.expect("a frame")).collect();
     let frames: Vec<Frame> = tokio::time::timeout(Duration::from_secs(60), read).await.expect("in time");
     let lines = text(&frames, Stream::Stdout);
     let wrong = lines.iter().zip(0..).find(|(line, i): &(_, u32)| **line != format!("line {i}"));
