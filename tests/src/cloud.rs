@@ -1,9 +1,6 @@
 //! A fleet on an emulator of SQS and S3, whose parts each go through a door of their own.
 
-use std::{
-    net::Ipv4Addr,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
@@ -27,11 +24,11 @@ pub struct Cloud {
 /// What the names of the fleet's queues begin with.
 pub const PREFIX: &str = "haul";
 
-/// A prefix in the bucket that no other test has, in this process or beside it. The engine's
-/// containers carry it, and are told apart by nothing else.
+/// A prefix in the bucket that no other test has, now or ever. The engine's containers carry it, and are told
+/// apart by nothing else.
 fn prefix() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("team/{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").expect("random(4)");
+    format!("team/{}", uuid.trim())
 }
 
 /// What `haul init` and `--policies` call the fleet's queue.

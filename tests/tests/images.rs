@@ -32,6 +32,8 @@ const LARGE: u64 = 512 << 20;
 struct Registry {
     process: Child,
     image: String,
+    /// By what else the engine was told to pull it.
+    ways: Vec<String>,
     log: PathBuf,
 }
 
@@ -50,7 +52,7 @@ impl Registry {
         let log = world.path("registry.log");
         serve.arg("serve").arg(config).stdout(File::create(&log).expect("made")).stderr(Stdio::null());
         let process = serve.spawn().expect("docker-registry is installed");
-        let registry = Self { process, image: format!("{host}/team/app:1"), log };
+        let registry = Self { process, image: format!("{host}/team/app:1"), ways: Vec::new(), log };
         eventually("the registry listens", || TcpStream::connect(&host).ok());
         registry.push(change);
         registry
@@ -100,9 +102,11 @@ impl Registry {
     }
 
     /// The image as it is called by a way on which a connection has a fault after so many bytes.
-    fn by_way(&self, fault: Fault, after: usize) -> String {
+    fn by_way(&mut self, fault: Fault, after: usize) -> String {
         let (host, name) = self.image.split_once('/').expect("a host");
-        format!("{}/{name}", Relay::start(host, fault, after).address())
+        let way = format!("{}/{name}", Relay::start(host, fault, after).address());
+        self.ways.push(way.clone());
+        way
     }
 
     /// Removes the image from the engine.
@@ -138,10 +142,13 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         self.stop();
-        let (repository, _) = self.image.rsplit_once(':').expect("a tag");
-        let left = engine::docker(None).args(["images", "-q", repository]).output();
-        let left = left.map(|left| String::from_utf8_lossy(&left.stdout).into_owned()).unwrap_or_default();
-        let _ = engine::docker(None).args(["rmi", "--force"]).args(left.lines()).output();
+        for image in self.ways.iter().chain([&self.image]) {
+            let (repository, _) = image.rsplit_once(':').expect("a tag");
+            let left = engine::docker(None).args(["images", "-q", repository]).output();
+            let left =
+                left.map(|left| String::from_utf8_lossy(&left.stdout).into_owned()).unwrap_or_default();
+            let _ = engine::docker(None).args(["rmi", "--force"]).args(left.lines()).output();
+        }
     }
 }
 
@@ -251,7 +258,7 @@ fn an_image_of_two_gigabytes_that_several_jobs_want_is_transferred_once() {
 /// transferred, in sizes of the image, and what the agent said.
 fn pulled_with(fault: Fault) -> (f64, String) {
     let world = World::new();
-    let registry = Registry::start(&world, "ENV A=1");
+    let mut registry = Registry::start(&world, "ENV A=1");
     let layers = registry.grow(&world, 1);
     registry.forget();
     let image = registry.by_way(fault, 200 << 20);
@@ -259,7 +266,6 @@ fn pulled_with(fault: Fault) -> (f64, String) {
     let id = world.run(["submit", "--", &image, "true"]).ok().trim().to_owned();
     within(Duration::from_secs(200), "it has run", || (world.state(&id) == "succeeded").then_some(()));
     assert_eq!(world.events(&id, "claimed").len(), 1);
-    engine::ask(None, &["rmi", &image]);
     let given: u64 = layers.iter().map(|(digest, _)| registry.given(digest)).sum();
     #[expect(clippy::cast_precision_loss, reason = "a part is asked for")]
     let part = given as f64 / LARGE as f64;
