@@ -33,13 +33,44 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// does no harm to ask twice.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The engine that the agent uses.
+struct Known {
+    address: Option<String>,
+    engine: Arc<dyn Engine>,
+    /// Whether it did when it was asked last. One that has is not asked again.
+    answers: Option<bool>,
+}
+
+impl Known {
+    fn at(address: Option<String>) -> Result<Self> {
+        let engine = Arc::new(Docker::connect(address.as_deref())?);
+        Ok(Self { address, engine, answers: None })
+    }
+
+    /// Finds out whether it could be asked to freeze anything, while there is time to mend it.
+    async fn ask(&mut self) {
+        let answers = tokio::time::timeout(PATIENCE, self.engine.is_up()).await.unwrap_or(false);
+        let engine = self.address.as_deref().unwrap_or("the default");
+        match (self.answers, answers) {
+            (None, false) => tracing::warn!(
+                engine,
+                "the agent's engine does not answer the guard, which could freeze nothing; where it is reached over \
+                 TCP, the service must be let out (see `systemctl cat haul-guard`)"
+            ),
+            (None | Some(false), true) => tracing::info!(engine, "the engine answers the guard"),
+            _ => {}
+        }
+        self.answers = Some(answers);
+    }
+}
+
 /// Guards until it is dropped.
 ///
 /// # Errors
 /// When the engine's address is none.
 pub async fn run(state_dir: &Path, engine: Option<String>) -> Result<()> {
     let (path, boot, clock) = (fence::path(state_dir), fence::boot(), SystemClock);
-    let mut engines: Option<(Option<String>, Arc<dyn Engine>)> = None;
+    let mut known: Option<Known> = None;
     let (mut frozen, mut without) = (false, Duration::ZERO);
     crate::notify::ready();
     loop {
@@ -64,20 +95,19 @@ pub async fn run(state_dir: &Path, engine: Option<String>) -> Result<()> {
                     tracing::info!(node = %file.node, "the agent holds its lease again");
                 }
             }
-            if !past {
-                // The next look is when it passes: a container runs on for no longer.
-                pause = file.deadline().left(clock.elapsed()).clamp(SHORTEST, LOOK);
+            let address = engine.clone().or_else(|| file.engine.clone());
+            let known = match &mut known {
+                Some(known) if known.address == address => known,
+                other => other.insert(Known::at(address)?),
+            };
+            let left = file.deadline().left(clock.elapsed());
+            if past {
+                freeze(&*known.engine, &file).await;
+            } else if left > 2 * PATIENCE && known.answers != Some(true) {
+                known.ask().await;
             } else {
-                let address = engine.clone().or_else(|| file.engine.clone());
-                let engine = match &engines {
-                    Some((known, engine)) if *known == address => engine.clone(),
-                    _ => {
-                        let engine: Arc<dyn Engine> = Arc::new(Docker::connect(address.as_deref())?);
-                        engines = Some((address, engine.clone()));
-                        engine
-                    }
-                };
-                freeze(&*engine, &file).await;
+                // The next look is when it passes: a container runs on for no longer.
+                pause = left.clamp(SHORTEST, LOOK);
             }
         }
         tokio::time::sleep(pause).await;

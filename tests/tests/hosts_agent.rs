@@ -133,3 +133,23 @@ fn a_daemon_reload_takes_no_device_from_a_running_job() {
     site.world().run(["cancel", &id]).ok();
     site.world().until(&id, "cancelled");
 }
+
+#[test]
+fn a_guard_that_cannot_reach_an_engine_over_tcp_says_so_until_it_is_let_out() {
+    let site = Site::new(60);
+    let host = site.host("a", "");
+    host.put("/etc/systemd/system/door.socket", b"[Socket]\nListenStream=127.0.0.1:2375\n");
+    let proxy = "[Service]\nExecStart=/usr/lib/systemd/systemd-socket-proxyd /run/docker.sock\n";
+    host.put("/etc/systemd/system/door.service", proxy.as_bytes());
+    host.ok("systemctl daemon-reload && systemctl start door.socket");
+    host.ok("echo DOCKER_HOST=tcp://127.0.0.1:2375 >>/etc/haul/agent.env && systemctl restart haul-agent");
+    host.until_ready();
+    let says = |words: &str| host.journal("haul-guard").contains(words).then_some(());
+    eventually("the guard warns", || says("does not answer the guard"));
+    host.drop_in(
+        "haul-guard.service",
+        "[Service]\nPrivateNetwork=no\nIPAddressDeny=\nRestrictAddressFamilies=AF_INET AF_INET6\n",
+    );
+    host.ok("systemctl restart haul-guard");
+    eventually("it is let out", || says("the engine answers the guard engine=tcp://127.0.0.1:2375"));
+}

@@ -215,3 +215,24 @@ fn the_guard_is_told_of_the_engine_that_the_agent_has_from_its_environment() {
     let record: Value = serde_json::from_str(&record).expect("JSON");
     assert_eq!(record["engine"], engine);
 }
+
+#[test]
+fn a_guard_whose_engine_does_not_answer_says_so_in_time() {
+    let world = World::new();
+    let mut a = Agent::start(&world, "a", &[]);
+    a.kill();
+    let file = a.state_dir().join("fence.json");
+    let mut note: Value = serde_json::from_slice(&std::fs::read(&file).expect("a note")).expect("JSON");
+    let engine = world.path("docker.sock");
+    note["engine"] = format!("unix://{}", engine.display()).into();
+    std::fs::write(&file, note.to_string()).expect("written");
+    let guard = a.guard();
+    let says = |words: &str| {
+        let said = std::fs::read_to_string(world.path("a.guard.log")).unwrap_or_default();
+        said.contains(words).then_some(())
+    };
+    eventually("it warns", || says("does not answer the guard"));
+    std::os::unix::fs::symlink("/var/run/docker.sock", engine).expect("made");
+    eventually("it says that it does now", || says("the engine answers the guard"));
+    drop(guard);
+}
