@@ -14,12 +14,20 @@ pub enum RecordError {
         /// The newest that this program reads.
         reads: u32,
     },
-    /// Of a version that this program reads, with a field or a word that it does not know: so by a newer haul too.
+    /// Of a version that this program reads, with a field, or a word of a fixed list, that it does not know: by a
+    /// newer haul too, then.
     #[error("it was written by a newer haul ({0}); upgrade this host")]
     Unknown(String),
     /// Not what it should be.
     #[error("it is damaged: {0}")]
     Damaged(String),
+}
+
+impl RecordError {
+    /// Whether a newer haul can read the record.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Newer { .. } | Self::Unknown(_))
+    }
 }
 
 /// Reads a JSON record whose field `v` is its version, looking at that field first.

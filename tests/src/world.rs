@@ -32,6 +32,11 @@ until [ $from -gt 0 ] && [ $n -ge $((from + 4)) ]; do sleep 0.5; n=$((n + 1)); d
 echo "counted to $n"
 "#;
 
+/// A record with a job, as a newer haul may write it.
+pub fn newer(record: &str) -> String {
+    record.replace(r#""spec":{"#, r#""spec":{"flavour":"sour","#)
+}
+
 /// The project's root.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
@@ -245,6 +250,18 @@ impl World {
         let job = ["--", BUSYBOX, "sh", "-c", script];
         let args = ["submit"].iter().chain(flags).chain(&job);
         self.run(args).ok().trim().to_owned()
+    }
+
+    /// Adds to a job, by its log, what only a newer haul knows.
+    ///
+    /// # Panics
+    /// When there is no such job.
+    pub fn make_newer(&self, id: &str) {
+        let submitted = self.path(&format!("fleet/jobs/{id}/log/0000000000.json"));
+        let entry = std::fs::read_to_string(&submitted).expect("read");
+        let newer = newer(&entry);
+        assert_ne!(newer, entry);
+        std::fs::write(&submitted, newer).expect("written");
     }
 
     /// A job's state by `haul status`.

@@ -8,6 +8,7 @@ use tests::{
     agent::Guard,
     engine::{ask, signal},
     eventually, wall_clock,
+    world::BUSYBOX,
 };
 
 /// Beats and a lease short enough to wait for.
@@ -193,17 +194,48 @@ fn of_two_agents_of_one_name_one_gives_way() {
     assert_eq!((world.state(&id).as_str(), world.containers().len()), ("queued", 0));
 }
 
-#[test]
-fn a_purged_queue_is_filled_again() {
+fn sweeping() -> World {
     let mut settings =
         Settings { beat: Span(std::time::Duration::from_millis(500)), ..Settings::embedded(None) };
     settings.sweep = Span::secs(1);
-    let world = World::with_settings(settings);
+    World::with_settings(settings)
+}
+
+#[test]
+fn a_purged_queue_is_filled_again() {
+    let world = sweeping();
     let id = world.submit(&[], "true");
     world.purge();
     let a = Agent::start(&world, "a", &[]);
     world.until(&id, "succeeded");
     assert!(a.said().contains("sent messages again"), "{}", a.said());
+}
+
+#[test]
+fn a_job_of_a_newer_haul_does_not_keep_the_sweep_from_others() {
+    let world = sweeping();
+    let [newer, lost] = [(); 2].map(|()| world.submit(&[], "true"));
+    world.make_newer(&newer);
+    world.purge();
+    let a = Agent::start(&world, "a", &[]);
+    world.until(&lost, "succeeded");
+    assert!(a.said().contains("the job is left to a newer agent"), "{}", a.said());
+}
+
+#[test]
+fn a_job_of_a_newer_haul_does_not_keep_others_on_its_dead_node() {
+    let world = world();
+    let mut a = Agent::start(&world, "a", &[]);
+    let ids = ["0-newer", "1-lost"];
+    for id in ids {
+        world.run(["submit", "--id", id, "--", BUSYBOX, "sh", "-c", JOB]).ok();
+        world.until(id, "running");
+    }
+    a.kill();
+    world.make_newer(ids[0]);
+    let _b = Agent::start(&world, "b", &[]);
+    world.until(ids[1], "succeeded");
+    assert_eq!(world.events(ids[1], "claimed").len(), 2);
 }
 
 #[test]

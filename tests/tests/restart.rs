@@ -55,6 +55,25 @@ fn a_job_that_ended_while_no_agent_was_there_is_not_run_again() {
 }
 
 #[test]
+fn a_container_that_an_older_agent_has_called_otherwise_is_taken_up_and_removed() {
+    let world = World::new();
+    let mut agent = Agent::start(&world, "a", &[]);
+    let id = world.submit(&[], "until [ -e $HAUL_CHECKPOINT_DIR/go ]; do sleep 0.1; done");
+    world.until(&id, "running");
+    agent.kill();
+    let name = format!("haul-{id}-1");
+    tests::engine::ask(None, &["rename", &world.containers().remove(0), &name]);
+    agent.launch();
+    agent.until_ready();
+    assert_eq!(world.containers(), [name]);
+    agent.go(&id);
+    world.until(&id, "succeeded");
+    eventually("it is removed", || world.containers().is_empty().then_some(()));
+    assert!(!agent.said().contains("came after its attempt had ended"), "by the job's own end");
+    assert_eq!(world.events(&id, "claimed").len(), 1);
+}
+
+#[test]
 fn containers_that_nobody_owns_are_removed_at_the_start() {
     let world = World::new();
     let mut agent = Agent::start(&world, "a", &[]);

@@ -12,7 +12,6 @@ use shared::{
     mutant::{self, Mutant},
     node::Refusal,
     queue::{Queue, Received},
-    record::RecordError,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -85,7 +84,7 @@ pub(super) async fn take(node: &Arc<Node>, lane: &LaneId, received: Received) ->
         Ok(verdict) => verdict,
         Err(error) => {
             tracing::warn!(error = %Chain(&error), %lane, "the message's job cannot be read; it is left for later");
-            Verdict::Later(UNREADABLE_DELAY)
+            Verdict::Later(if error.is_newer() { NEWER_DELAY } else { UNREADABLE_DELAY })
         }
     };
     match verdict {
@@ -127,13 +126,13 @@ pub(super) async fn put_back(node: &Node, lane: &LaneId, received: &Received, de
 async fn judge(node: &Node, lane: &LaneId, received: &Received) -> Result<Verdict, LogError> {
     let message = match Message::read(&received.body) {
         Ok(message) => message,
-        Err(error @ RecordError::Damaged(_)) => {
-            tracing::warn!(%error, %lane, "deleted a message that is none of haul's");
-            return Ok(Verdict::Stale);
-        }
-        Err(error @ (RecordError::Newer { .. } | RecordError::Unknown(_))) => {
+        Err(error) if error.is_newer() => {
             tracing::warn!(%error, %lane, "left a message to a newer agent");
             return Ok(Verdict::Later(NEWER_DELAY));
+        }
+        Err(error) => {
+            tracing::warn!(%error, %lane, "deleted a message that is none of haul's");
+            return Ok(Verdict::Stale);
         }
     };
     let (id, told, mark) = (message.job.clone(), message.told, message.seq);

@@ -23,7 +23,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use outcome::{Ending, Reason};
-pub use owner::{Owner, container_name, freezes, gpus_of, labels_of};
+pub use owner::{Owner, freezes, gpus_of, labels_of};
 use shared::{
     id::Attempt,
     job::OnIsolation,
@@ -90,7 +90,13 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>,
     if let Some(epoch) = proven {
         run.proved(epoch);
     }
-    let name = owner::container_name(node.fleet.store.url().as_str(), &run.job.id, attempt);
+    let name = match &stage {
+        // As an earlier run of the agent has called it.
+        Stage::Made(container) | Stage::Started(container) => ContainerId::new(container.name.clone()),
+        Stage::Claimed | Stage::Gone | Stage::Lost => {
+            owner::container_name(node.fleet.store.url().as_str(), &run.job.id, attempt)
+        }
+    };
     match run.live(stage, &name).await {
         Ok((ending, output)) => run.end(ending, output, &name).await,
         Err(Lost) => {
@@ -119,7 +125,7 @@ impl Run {
                 container.id
             }
             // What was made is dealt with where the next one's name is found taken.
-            Stage::Claimed | Stage::Made => match self.begin(name).await? {
+            Stage::Claimed | Stage::Made(_) => match self.begin(name).await? {
                 Ok(container) => container,
                 Err(ending) => return Ok((ending, OutputSize::default())),
             },
@@ -129,7 +135,7 @@ impl Run {
 
     /// Makes and starts the container.
     async fn begin(&mut self, name: &ContainerId) -> Result<Result<ContainerId, Ending>, Lost> {
-        let prepare = prepare::prepare(self.node.clone(), self.job.clone(), self.attempt);
+        let prepare = prepare::prepare(self.node.clone(), self.job.clone(), self.attempt, name.clone());
         let plan = tokio::select! {
             // What is to stop is not prepared any further.
             biased;

@@ -10,12 +10,9 @@ use shared::{
     units::Size,
 };
 
-use super::{
-    outcome::Ending,
-    owner::{Owner, container_name},
-};
+use super::{outcome::Ending, owner::Owner};
 use crate::{
-    engine::{Bind, GpuAccess, Plan},
+    engine::{Bind, ContainerId, GpuAccess, Plan},
     gpu,
     images::fetch::fetch,
     inspect::require,
@@ -31,7 +28,7 @@ const CHECKPOINT: &str = "/haul/checkpoint";
 const SHM: Size = Size(8 << 30);
 
 /// The container's plan, or how the attempt ended because something is missing.
-pub async fn prepare(node: Arc<Node>, job: Job, attempt: Attempt) -> Result<Plan, Ending> {
+pub async fn prepare(node: Arc<Node>, job: Job, attempt: Attempt, name: ContainerId) -> Result<Plan, Ending> {
     let spec = &job.spec;
     let gpus = job.held().map(|claim| claim.gpus.clone()).unwrap_or_default();
     let image = fetch(&node, &job).await.map_err(|error| Ending::from_engine(&error))?;
@@ -52,7 +49,7 @@ pub async fn prepare(node: Arc<Node>, job: Job, attempt: Attempt) -> Result<Plan
     let owner = Owner { job: job.id.clone(), attempt, holding, on_isolation: spec.on_isolation };
     let fleet = node.fleet.store.url().as_str();
     Ok(Plan {
-        name: container_name(fleet, &job.id, attempt).to_string(),
+        name: name.to_string(),
         image: image.id.clone(),
         command: spec.command.clone(),
         entrypoint: spec.entrypoint.clone(),

@@ -10,7 +10,7 @@ pub enum Stage {
     /// It is claimed; there is no container yet.
     Claimed,
     /// There is a container that was never started.
-    Made,
+    Made(Container),
     /// There is a container that runs or ran.
     Started(Container),
     /// Its container was started and is gone.
@@ -23,7 +23,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Claimed => "claimed",
-            Self::Made => "made",
+            Self::Made(_) => "made",
             Self::Started(_) => "started",
             Self::Gone => "gone",
             Self::Lost => "lost",

@@ -307,6 +307,11 @@ impl Ledger {
         self.state().containers.insert(job.clone(), container.clone());
     }
 
+    /// The containers in which jobs run.
+    pub fn containers(&self) -> BTreeMap<JobId, ContainerId> {
+        self.state().containers.clone()
+    }
+
     /// The containers of jobs that have ended and may have left something on their GPUs, by the engine's id.
     pub fn ended_in(&self) -> BTreeMap<String, JobId> {
         self.state().cards.ended_in()

@@ -66,7 +66,7 @@ pub fn plan(
             (Some(claim), Some((container, owner))) => {
                 // A power cut may take the engine's record of a start along.
                 let stage = match stage(container) {
-                    Stage::Made if is_before(&claim) => Stage::Lost,
+                    Stage::Made(_) if is_before(&claim) => Stage::Lost,
                     stage => stage,
                 };
                 plan.resume.push((job, owner.holding, stage));
@@ -111,7 +111,7 @@ fn late(resume: &[(Job, Holding, Stage)]) -> impl Iterator<Item = &Job> {
 
 fn stage(container: Container) -> Stage {
     match container.state {
-        ContainerState::Created => Stage::Made,
+        ContainerState::Created => Stage::Made(container),
         ContainerState::Running
         | ContainerState::Paused
         | ContainerState::Restarting

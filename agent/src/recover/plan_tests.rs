@@ -245,7 +245,7 @@ proptest! {
                 prop_assert!(resumed.contains(job), "{} is held here and left lying", job);
             }
         }
-        let taken = plan.resume.iter().filter(|(.., stage)| matches!(stage, Stage::Made | Stage::Started(_))).count();
+        let taken = plan.resume.iter().filter(|(.., stage)| matches!(stage, Stage::Made(_) | Stage::Started(_))).count();
         prop_assert_eq!(taken + plan.remove.len(), count);
     }
 }

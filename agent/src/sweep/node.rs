@@ -25,7 +25,7 @@ pub(super) async fn sweep(node: &Arc<Node>, other: &NodeId, now: Timestamp) -> R
     let ripe = shelf.iter().filter(|marker| decide::is_ripe(marker, now));
     for marker in drawn(ripe, LOGS, &node.chance) {
         let (id, from) = (&marker.marker.job, &marker.marker);
-        let job = node.log.read(id).await?;
+        let Some(job) = super::read(node, id).await? else { continue };
         match decide::held(marker, job.as_ref(), other, record.as_ref(), now) {
             Repair::Leave => {}
             Repair::Move => move_marker(node, job.as_ref(), from).await?,

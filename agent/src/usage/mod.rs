@@ -24,7 +24,6 @@ use meter::Meter;
 
 use crate::{
     engine::Stats,
-    execute::container_name,
     gpu::{Gpu, Mig},
     ledger::{Holding, Ledger},
     node::Node,
@@ -124,14 +123,13 @@ pub async fn watch(node: Arc<Node>) {
     loop {
         every.tick().await;
         node.meters.gpus(&node.ledger);
-        let holdings = node.ledger.holdings();
-        stream::iter(&holdings)
-            .for_each_concurrent(PARALLEL, |(job, holding)| {
+        let containers = node.ledger.containers();
+        stream::iter(&containers)
+            .for_each_concurrent(PARALLEL, |(job, container)| {
                 let node = node.clone();
                 async move {
-                    // One that is not there yet or any more uses nothing.
-                    let name = container_name(node.fleet.store.url().as_str(), job, holding.attempt);
-                    if let Ok(stats) = node.engine.stats(&name).await {
+                    // One that is not there any more uses nothing.
+                    if let Ok(stats) = node.engine.stats(container).await {
                         node.meters.container(job, node.clock.elapsed(), stats);
                     }
                 }

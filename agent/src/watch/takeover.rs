@@ -12,7 +12,7 @@ use shared::{
     output::Chunks,
 };
 
-use crate::{execute::settle, node::Node, patience::Chain};
+use crate::{execute::settle, node::Node, patience::Chain, sweep};
 
 /// Why not everything was taken over.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) async fn all(node: &Arc<Node>, lost: &Lost) -> Result<(), Stopped> {
 /// # Errors
 /// [`Stopped`]
 pub async fn one(node: &Arc<Node>, from: &NodeId, id: &JobId, evidence: &Evidence) -> Result<(), Stopped> {
-    let Some(mut job) = node.log.read(id).await.map_err(failed)? else { return Ok(()) };
+    let Some(Some(mut job)) = sweep::read(node, id).await.map_err(failed)? else { return Ok(()) };
     let Some(claim) =
         job.held().filter(|claim| claim.node == *from || mutant::is_on(Mutant::TrustIndex)).cloned()
     else {

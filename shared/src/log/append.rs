@@ -38,6 +38,13 @@ pub enum LogError {
     Fold(#[from] FoldError),
 }
 
+impl LogError {
+    /// Whether a newer haul can read the log.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Record { source, .. } if source.is_newer())
+    }
+}
+
 /// What became of an attempt to create an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {

@@ -67,14 +67,13 @@ pub trait Machine {
     /// # Panics
     /// When it cannot.
     fn until_booted(&self, patience: Duration) {
-        within(patience, "the host has booted", || {
-            match self.run("systemctl is-system-running --wait").stdout.trim() {
-                "running" => Some(()),
-                "degraded" => {
-                    panic!("{} is degraded: {}", self.name(), self.run("systemctl --failed").stdout)
-                }
-                _ => None,
+        let wait = format!("timeout {} systemctl is-system-running --wait", patience.as_secs());
+        within(patience, "the host has booted", || match self.run(&wait).stdout.trim() {
+            "running" => Some(()),
+            "degraded" => {
+                panic!("{} is degraded: {}", self.name(), self.run("systemctl --failed").stdout)
             }
+            _ => None,
         });
     }
 
