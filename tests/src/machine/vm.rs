@@ -35,7 +35,7 @@ pub const DIGITS: &str = "haul/digits:1";
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// What the kernel is told: to be quick.
-const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet systemd.show_status=0 mitigations=off nokaslr audit=0 \
+const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet systemd.show_status=auto mitigations=off nokaslr audit=0 \
     apparmor=0 nowatchdog random.trust_cpu=1 net.ifnames=0";
 
 /// Memory that was never written takes no room, in the way that only a file can do without it.
@@ -188,10 +188,10 @@ impl Vm {
     pub fn reboot(&self) {
         let reboot = json!({ "path": "/bin/systemctl", "arg": ["reboot"] });
         self.ask("guest-exec", &reboot);
-        // The emulator's own end (`-no-reboot`).
-        let mut process = self.process.lock().expect("sound").take().expect("it is on");
-        within(PATIENCE, "it has gone down", || process.try_wait().expect("a child"));
         *self.agent.lock().expect("sound") = None;
+        // The emulator's own end (`-no-reboot`).
+        let ended = || self.process.lock().expect("sound").as_mut().expect("it is on").try_wait();
+        within(PATIENCE, "it has gone down", || ended().expect("a child"));
         self.power_on();
     }
 
@@ -246,7 +246,10 @@ impl Drop for Vm {
             let mut out = std::io::stderr().lock();
             let console = std::fs::read(self.path("console")).unwrap_or_default();
             let _ = writeln!(out, "--- console of {}:\n{}", self.name, String::from_utf8_lossy(&console));
-            if self.agent.get_mut().is_ok() && matches!(process.try_wait(), Ok(None)) {
+            // One that goes down answers no more.
+            if self.agent.get_mut().is_ok_and(|agent| agent.is_some())
+                && matches!(process.try_wait(), Ok(None))
+            {
                 let _ = out.write_all(self.last_words().as_bytes());
             }
         }
