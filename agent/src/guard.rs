@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Known {
     address: Option<String>,
     engine: Arc<dyn Engine>,
-    /// Whether it did when it was asked last. One that has is not asked again.
+    /// Whether it answered when it was asked last; one that has answered is not asked again.
     answers: Option<bool>,
 }
 

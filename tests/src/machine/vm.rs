@@ -34,7 +34,7 @@ pub const DIGITS: &str = "haul/digits:1";
 /// Emulated, and two of them at once on two cores.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// What the kernel is told: to be quick.
+/// What the kernel is told: to be quick, and systemd: to name what it waits for.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet systemd.show_status=auto mitigations=off nokaslr audit=0 \
     apparmor=0 nowatchdog random.trust_cpu=1 net.ifnames=0";
 
