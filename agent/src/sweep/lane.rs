@@ -10,7 +10,7 @@ use std::{
 use shared::{
     id::{JobId, LaneId, Team, Timestamp},
     index::{Aged, Marker, Shelf, Waits},
-    log::Job,
+    log::{Job, Reading},
     queue::{Depth, Queue, QueueError, QueueName},
 };
 
@@ -59,7 +59,7 @@ async fn shelves(
     let mut gone = BTreeSet::new();
     for marker in drawn(ripe, LOGS, &node.chance) {
         let (id, shelf) = (&marker.marker.job, &marker.marker.shelf);
-        let Some(job) = super::read(node, id).await? else { continue };
+        let Reading::Read(job) = node.log.read_or_leave(id).await? else { continue };
         match decide::waiting(marker, job.as_ref(), is_sent.contains(id), now) {
             Repair::Leave | Repair::End(_) => continue,
             Repair::Move => move_marker(node, job.as_ref(), &marker.marker).await?,
@@ -102,7 +102,7 @@ async fn messages(
     let mut resent = 0;
     let sweep = node.fleet.settings().sweep;
     for id in decide::lost_messages(sent, depth, now, sweep) {
-        let Some(Some(job)) = super::read(node, &id).await? else { continue };
+        let Reading::Read(Some(job)) = node.log.read_or_leave(&id).await? else { continue };
         if job.is_for_anybody() {
             settle::send(node, &job).await;
             resent += 1;

@@ -15,8 +15,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use shared::{
     clock::Chance,
-    id::{JobId, LaneId, NodeId, Timestamp},
-    log::{Job, LogError},
+    id::{LaneId, NodeId, Timestamp},
+    log::LogError,
     node::{NodeError, NodeRecord},
     queue::QueueError,
     store::StoreError,
@@ -45,19 +45,6 @@ enum SweepError {
     Node(#[from] NodeError),
     #[error(transparent)]
     Window(#[from] WindowError),
-}
-
-/// A job by its log, `None` within where there is none; `None` for one that a newer haul has to mend, which is passed
-/// over.
-pub(crate) async fn read(node: &Node, id: &JobId) -> Result<Option<Option<Job>>, LogError> {
-    match node.log.read(id).await {
-        Ok(job) => Ok(Some(job)),
-        Err(error) if error.is_newer() => {
-            tracing::warn!(job = %id, error = %Chain(&error), "the job is left to a newer agent");
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 /// Sweeps now and then, until it is dropped.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use shared::{
     id::{NodeId, Timestamp},
+    log::Reading,
     node::NodeRecord,
 };
 
@@ -25,7 +26,7 @@ pub(super) async fn sweep(node: &Arc<Node>, other: &NodeId, now: Timestamp) -> R
     let ripe = shelf.iter().filter(|marker| decide::is_ripe(marker, now));
     for marker in drawn(ripe, LOGS, &node.chance) {
         let (id, from) = (&marker.marker.job, &marker.marker);
-        let Some(job) = super::read(node, id).await? else { continue };
+        let Reading::Read(job) = node.log.read_or_leave(id).await? else { continue };
         match decide::held(marker, job.as_ref(), other, record.as_ref(), now) {
             Repair::Leave => {}
             Repair::Move => move_marker(node, job.as_ref(), from).await?,

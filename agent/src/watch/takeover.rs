@@ -7,12 +7,12 @@ use shared::{
     id::{JobId, NodeId},
     index::Marker,
     lease::{self, Lost, Sight},
-    log::{Ended, Event, Job, Outcome, OutputSize, Put, next_step},
+    log::{Ended, Event, Job, Outcome, OutputSize, Put, Reading, next_step},
     mutant::{self, Mutant},
     output::Chunks,
 };
 
-use crate::{execute::settle, node::Node, patience::Chain, sweep};
+use crate::{execute::settle, node::Node, patience::Chain};
 
 /// Why not everything was taken over.
 #[derive(Debug)]
@@ -52,7 +52,9 @@ pub(super) async fn all(node: &Arc<Node>, lost: &Lost) -> Result<(), Stopped> {
 /// # Errors
 /// [`Stopped`]
 pub async fn one(node: &Arc<Node>, from: &NodeId, id: &JobId, evidence: &Evidence) -> Result<(), Stopped> {
-    let Some(Some(mut job)) = sweep::read(node, id).await.map_err(failed)? else { return Ok(()) };
+    let Reading::Read(Some(mut job)) = node.log.read_or_leave(id).await.map_err(failed)? else {
+        return Ok(());
+    };
     let Some(claim) =
         job.held().filter(|claim| claim.node == *from || mutant::is_on(Mutant::TrustIndex)).cloned()
     else {

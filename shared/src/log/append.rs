@@ -1,6 +1,6 @@
 //! Reading and creating entries.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -43,6 +43,15 @@ impl LogError {
     pub fn is_newer(&self) -> bool {
         matches!(self, Self::Record { source, .. } if source.is_newer())
     }
+}
+
+/// A log to a reader that leaves to a newer haul what only that can read.
+#[derive(Debug)]
+pub enum Reading {
+    /// The job, or `None` where there is no log.
+    Read(Option<Job>),
+    /// Only a newer haul can read it.
+    Newer,
 }
 
 /// What became of an attempt to create an entry.
@@ -138,6 +147,22 @@ impl Log {
     /// [`LogError`]
     pub async fn read(&self, job: &JobId) -> Result<Option<Job>, LogError> {
         Ok(Job::fold(job.clone(), &self.entries(job).await?)?)
+    }
+
+    /// Like [`read`](Self::read), for work on many jobs, in which one of a newer haul is passed over.
+    ///
+    /// # Errors
+    /// [`LogError`]
+    pub async fn read_or_leave(&self, job: &JobId) -> Result<Reading, LogError> {
+        match self.read(job).await {
+            Ok(read) => Ok(Reading::Read(read)),
+            Err(error) if error.is_newer() => {
+                let cause = error.source().map(tracing::field::display);
+                tracing::warn!(%job, %error, cause, "the job is left to a newer agent");
+                Ok(Reading::Newer)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The job as its whole log has it, read entry by entry until one is missing: no listing, for logs

@@ -24,7 +24,7 @@ mod phase;
 mod policy;
 mod usage;
 
-pub use append::{Log, LogError, Put};
+pub use append::{Log, LogError, Put, Reading};
 pub use event::{
     Author, CancelRequested, Claimed, Ended, Entry, Event, Next, Outcome, OutputSize, Rejected, Resumed,
     Started, Submitted,
