@@ -166,7 +166,7 @@ struct Fault {
 }
 
 const FAULTS: [Fault; 7] = [
-    Fault { gpu: "processes = [{ pid = 1, memory_mib = 100 }]", host: "", said: "used outside haul by" },
+    Fault { gpu: "processes = [{ pid = 1, memory_mib = 100 }]", host: "", said: "(pid 1)" },
     Fault { gpu: "ecc = 3", host: "", said: "3 uncorrectable ECC errors; reset it" },
     Fault {
         gpu: "xids = [79]\nenergy_mj = 9000",

@@ -60,9 +60,9 @@ async fn shelves(
     for marker in drawn(ripe, LOGS, &node.chance) {
         let (id, shelf) = (&marker.marker.job, &marker.marker.shelf);
         let Reading::Read(job) = node.log.read_or_leave(id).await? else { continue };
-        match decide::waiting(marker, job.as_ref(), is_sent.contains(id), now) {
+        match decide::waiting(marker, job.as_deref(), is_sent.contains(id), now) {
             Repair::Leave | Repair::End(_) => continue,
-            Repair::Move => move_marker(node, job.as_ref(), &marker.marker).await?,
+            Repair::Move => move_marker(node, job.as_deref(), &marker.marker).await?,
             Repair::Remove => {
                 tracing::warn!(job = %id, ?shelf, "removed a marker that leads nowhere");
                 node.index.remove(&marker.marker).await?;

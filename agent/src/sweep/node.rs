@@ -27,9 +27,9 @@ pub(super) async fn sweep(node: &Arc<Node>, other: &NodeId, now: Timestamp) -> R
     for marker in drawn(ripe, LOGS, &node.chance) {
         let (id, from) = (&marker.marker.job, &marker.marker);
         let Reading::Read(job) = node.log.read_or_leave(id).await? else { continue };
-        match decide::held(marker, job.as_ref(), other, record.as_ref(), now) {
+        match decide::held(marker, job.as_deref(), other, record.as_ref(), now) {
             Repair::Leave => {}
-            Repair::Move => move_marker(node, job.as_ref(), from).await?,
+            Repair::Move => move_marker(node, job.as_deref(), from).await?,
             Repair::Remove => {
                 tracing::warn!(job = %id, ?from, "removed a marker that leads nowhere");
                 node.index.remove(from).await?;

@@ -49,7 +49,7 @@ impl LogError {
 #[derive(Debug)]
 pub enum Reading {
     /// The job, or `None` where there is no log.
-    Read(Option<Job>),
+    Read(Option<Box<Job>>),
     /// Only a newer haul can read it.
     Newer,
 }
@@ -155,7 +155,7 @@ impl Log {
     /// [`LogError`]
     pub async fn read_or_leave(&self, job: &JobId) -> Result<Reading, LogError> {
         match self.read(job).await {
-            Ok(read) => Ok(Reading::Read(read)),
+            Ok(job) => Ok(Reading::Read(job.map(Box::new))),
             Err(error) if error.is_newer() => {
                 let cause = error.source().map(tracing::field::display);
                 tracing::warn!(%job, %error, cause, "the job is left to a newer agent");
