@@ -5,7 +5,7 @@
 //! and the control socket run side by side. SIGTERM or SIGINT ends it by the configured policy; a
 //! second one ends it at once, which loses nothing either.
 
-use std::{fs::File, sync::Arc};
+use std::{fs::File, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use fs4::FileExt;
@@ -21,7 +21,8 @@ use crate::{
     cloud::{Cloud, Notice},
     config::{AgentConfig, OnStop},
     control,
-    engine::{Docker, Engine},
+    engine::{ContainerState, Docker, Engine},
+    execute::{Removals, labels_of},
     gpu::{Gpus, NoGpus, Nvml, Reader, Simulated},
     health, identity,
     images::clean,
@@ -29,10 +30,15 @@ use crate::{
     life::Life,
     metrics,
     node::Node,
-    notify, runs,
+    notify,
+    patience::Chain,
+    runs,
     task::Tasks,
     usage,
 };
+
+/// How long a machine that goes down while it is cut off from the store has for coming back to it.
+const CUT_OFF: Duration = Duration::from_secs(30);
 
 /// Keeps a second agent away from a state directory for as long as it lives.
 pub struct Lock(#[expect(dead_code, reason = "its being open is what counts")] File);
@@ -151,7 +157,7 @@ async fn gone(node: &Node, cloud: Option<&Cloud>) -> Notice {
 /// Takes no more jobs, and does with those that run what this reason to end wants of them, or a graver one that comes
 /// meanwhile. Returns the last.
 async fn see_out(
-    node: &Node,
+    node: &Arc<Node>,
     life: &Life,
     cloud: Option<&Cloud>,
     signals: &mut Signals,
@@ -189,7 +195,7 @@ async fn see_out(
 }
 
 /// Waits until nothing is left to do for the running jobs.
-async fn leave(node: &Node, on_stop: OnStop, why: &Why) {
+async fn leave(node: &Arc<Node>, on_stop: OnStop, why: &Why) {
     let deadline = node.config.stop_deadline.0;
     let over = match on_stop {
         OnStop::Keep => return,
@@ -199,11 +205,33 @@ async fn leave(node: &Node, on_stop: OnStop, why: &Why) {
         OnStop::Requeue => {
             let gone_at = if let Why::Notice(notice) = why { Some(notice.at) } else { None };
             node.ledger.hand_back(gone_at);
-            tokio::time::timeout(deadline, node.attempts.finished()).await
+            tokio::select! {
+                biased;
+                over = tokio::time::timeout(deadline, node.attempts.finished()) => over,
+                () = node.fence.closed_for(CUT_OFF), if *why == Why::Shutdown => return abandon(node).await,
+            }
         }
     };
     if over.is_err() {
         tracing::warn!(?deadline, "jobs still run at the deadline; they are left to the next start");
+    }
+}
+
+/// Leaves the jobs of a machine that goes down while it is cut off to whoever takes them over, or to its next boot.
+/// Whoever ends a frozen container in order, as the engine does when it stops, lets it run once more, and another node
+/// may run the job by now.
+async fn abandon(node: &Arc<Node>) {
+    tracing::warn!(
+        "cut off from the store, which cannot be told of the running jobs: this node is lost to them"
+    );
+    node.attempts.halt().await;
+    match node.engine.list(&labels_of(node.fleet.store.url().as_str(), &node.id)).await {
+        Ok(containers) => {
+            for frozen in containers.into_iter().filter(|found| found.state == ContainerState::Paused) {
+                Removals::begin(node, frozen.name, std::future::ready(()));
+            }
+        }
+        Err(error) => tracing::warn!(error = %Chain(&error), "what is frozen cannot be removed"),
     }
 }
 

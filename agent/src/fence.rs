@@ -175,6 +175,18 @@ impl Fence {
         }
     }
 
+    /// Waits until the fence has been closed for so long. Safe to drop.
+    pub async fn closed_for(&self, time: Duration) {
+        loop {
+            if let Some(epoch) = self.epoch() {
+                self.left(epoch).await;
+            }
+            if tokio::time::timeout(time, self.opened()).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Waits until the fence is closed, or a later epoch than this has begun. Safe to drop.
     pub async fn left(&self, epoch: Epoch) {
         self.ends_within(epoch, Duration::ZERO).await;

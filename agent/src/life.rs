@@ -9,8 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{beat, claim, drain, fence, inbox, node::Node, recover, settings, sweep, task::Tasks, watch};
 
-/// How long an agent that stops goes on telling. What is left then waits on disk.
+/// How long an agent that stops goes on telling, and removing containers. What is left then waits on disk.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long the store has for the last record: a machine that goes down with its network gone is not to wait for it.
+const LAST_RECORD: Duration = Duration::from_secs(20);
 
 /// The tasks of an agent that has begun.
 pub struct Life {
@@ -56,11 +59,14 @@ impl Life {
     pub async fn end(self) {
         self.takers.halt().await;
         self.node.attempts.halt().await;
-        self.node.events.settle(LAST_WORDS).await;
+        futures::join!(self.node.events.settle(LAST_WORDS), self.node.removals.settle(LAST_WORDS));
         self.tasks.halt().await;
         // The record is the other's, where there is one.
         if !self.node.give_way.is_cancelled() {
-            beat::farewell(&self.node).await;
+            let farewell = beat::farewell(&self.node);
+            if tokio::time::timeout(LAST_RECORD, farewell).await.is_err() {
+                tracing::warn!("the store does not answer; the node's last record is not written");
+            }
         }
     }
 }

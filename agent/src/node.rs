@@ -20,6 +20,7 @@ use crate::{
     disk::Disks,
     drain::Drains,
     engine::{self, Engine, EngineInfo, PullProgress},
+    execute::Removals,
     fence::Fence,
     gossip::Gossip,
     gpu::Reader,
@@ -76,6 +77,8 @@ pub struct Node {
     pub gossip: Gossip,
     /// The attempts that run here.
     pub attempts: Tasks,
+    /// What is left of those that have ended.
+    pub removals: Removals,
     /// What they use.
     pub meters: Meters,
     /// What is read ahead for jobs.
@@ -153,6 +156,7 @@ impl Node {
             clock,
             gossip: Gossip::default(),
             attempts: Tasks::default(),
+            removals: Removals::default(),
             meters: Meters::default(),
             metrics: Metrics::default(),
             disks: Disks::default(),

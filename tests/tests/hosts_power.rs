@@ -101,6 +101,31 @@ fn what_ran_when_the_power_went_is_lost_at_the_next_start_at_once() {
 }
 
 #[test]
+fn a_host_that_is_cut_off_goes_down_soon_and_what_is_frozen_there_never_runs_again() {
+    let site = Site::new(8);
+    let host = site.host("a", "");
+    // Deaf, so that it would use whatever time it was let have.
+    let script = "trap '' TERM; t=/shared/ticks/$HAUL_JOB_ID; i=0; until [ -e $t.enough ]; do i=$((i + 1)); \
+                  echo $HAUL_ATTEMPT $HAUL_NODE $i >>$t; sleep 0.2; done";
+    let id = site.submit(&json!({}), script);
+    site.until_counted(&id, 1, 3);
+    let other = site.host("b", "");
+    host.cut();
+    eventually("it is frozen", || (host.containers("paused").len() == 1).then_some(()));
+    site.until_counted(&id, 2, 3);
+    host.shut_down();
+    site.enough(&id);
+    site.world().until(&id, "succeeded");
+    assert_eq!(site.broken(&id), Vec::<String>::new());
+    assert_eq!(site.world().events(&id, "claimed")[1]["node"], other.node().as_str());
+    host.power_on();
+    host.until_ready();
+    let journal = host.journal("haul-agent");
+    assert!(journal.contains("this node is lost to them"), "{journal}");
+    eventually("nothing is left", || host.ok("docker ps -aq").is_empty().then_some(()));
+}
+
+#[test]
 fn a_host_that_is_shut_down_hands_its_jobs_back() {
     let site = Site::new(60);
     let host = site.host("a", "HAUL_LABELS=host=a\n");

@@ -1,8 +1,15 @@
 //! Agents that die, and engines that restart: nothing is lost, nothing is done twice.
 
+use std::process::Command;
+
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use shared::{fleet::Settings, units::Span};
-use tests::{Agent, World, engine::Engine, eventually, world::BUSYBOX};
+use tests::{
+    Agent, World,
+    engine::{Engine, container},
+    eventually,
+    world::BUSYBOX,
+};
 
 /// A line every 100 ms, numbered from 1, and no two alike.
 fn counting(lines: u32) -> String {
@@ -71,6 +78,56 @@ fn a_container_that_an_older_agent_has_called_otherwise_is_taken_up_and_removed(
     eventually("it is removed", || world.containers().is_empty().then_some(()));
     assert!(!agent.said().contains("came after its attempt had ended"), "by the job's own end");
     assert_eq!(world.events(&id, "claimed").len(), 1);
+}
+
+/// A file that nobody may remove (`chattr(1)`), until this is dropped.
+struct Immutable(String);
+
+impl Immutable {
+    fn make(path: String) -> Self {
+        Self::set(&path, "+i");
+        Self(path)
+    }
+
+    fn set(path: &str, flag: &str) {
+        assert!(Command::new("chattr").args([flag, path]).status().expect("chattr starts").success());
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        Self::set(&self.0, "-i");
+    }
+}
+
+#[test]
+fn a_container_that_cannot_be_removed_keeps_neither_jobs_nor_the_agents_start_and_end() {
+    let engine = Engine::start(&[BUSYBOX]);
+    let world = World::on_engine(engine.address());
+    let mut agent = Agent::start(&world, "a", &["--exit-when-idle", "5s"]);
+    let id = world.submit(&[], "until [ -e $HAUL_CHECKPOINT_DIR/go ]; do sleep 0.1; done");
+    world.until(&id, "running");
+    let stuck = Immutable::make(container(Some(&engine.address()), &id, "{{.HostnamePath}}"));
+    agent.go(&id);
+    world.until(&id, "succeeded");
+    let tried = |agent: &Agent, times: usize| {
+        eventually("it is tried", || {
+            (agent.said().matches("the container's removal; trying again").count() >= times).then_some(())
+        });
+    };
+    tried(&agent, 1);
+    agent.kill();
+    let before = agent.said().matches("the container's removal; trying again").count();
+    agent.launch();
+    agent.until_ready();
+    tried(&agent, before + 1);
+    let other = world.submit(&[], "true");
+    world.until(&other, "succeeded");
+    assert_eq!(agent.ended(), 0, "it leaves when it is idle");
+    assert_eq!(world.containers().len(), 1, "it is there still");
+    drop(stuck);
+    agent.launch();
+    eventually("it is removed", || world.containers().is_empty().then_some(()));
 }
 
 #[test]

@@ -65,6 +65,7 @@ pub async fn run(context: &Context, args: Run, matches: &ArgMatches) -> Result<E
     claims.spawn("pulls", progress::pulls(node.clone()));
     let code = follow(context, &client, &node, &id).await;
     node.attempts.finished().await;
+    node.removals.finished().await;
     if node.events.settle(LAST_WORDS).await > 0 {
         tracing::warn!("a receiver of status events has not heard all of this run, and will not");
     }

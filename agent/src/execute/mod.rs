@@ -11,6 +11,7 @@
 
 mod owner;
 mod prepare;
+mod removal;
 pub mod settle;
 mod stage;
 mod supervise;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use outcome::{Ending, Reason};
 pub use owner::{Owner, freezes, gpus_of, labels_of};
+pub use removal::Removals;
 use shared::{
     id::Attempt,
     job::OnIsolation,
@@ -103,10 +105,10 @@ pub async fn run(node: Arc<Node>, job: Job, stage: Stage, proven: Option<Epoch>,
             tracing::warn!("the job was taken over by another node; its container here is removed");
             insist("the container's removal", || node.engine.remove(&name)).await;
             settle::give_up(&node, &run.job.id, attempt).await;
+            node.ledger.give_back(&run.job.id);
+            node.ledger.settled(&run.job.id);
         }
     }
-    node.ledger.give_back(&run.job.id);
-    node.ledger.settled(&run.job.id);
 }
 
 impl Run {
@@ -425,11 +427,14 @@ impl Run {
         node.ledger.found(&self.job.id, &self.job.spec, finding, node.clock.now());
         // From here on the log gives the GPUs to nobody.
         node.ledger.settle(&self.job.id);
-        let remove = insist("the container's removal", || node.engine.remove(name));
-        let settle = async {
-            self.moved.cancelled().await;
-            settle::settle(&node, &self.job, attempt).await;
-        };
-        futures::join!(settle, remove);
+        let (owner, job, marked) = (node.clone(), self.job.id.clone(), CancellationToken::new());
+        let is_marked = marked.clone();
+        Removals::begin(&node, name.to_string(), async move {
+            is_marked.cancelled().await;
+            owner.ledger.settled(&job);
+        });
+        self.moved.cancelled().await;
+        settle::settle(&node, &self.job, attempt).await;
+        marked.cancel();
     }
 }

@@ -21,7 +21,7 @@ use tracing::Instrument;
 
 use crate::{
     engine::Container,
-    execute::{self, Owner, labels_of, settle},
+    execute::{self, Owner, Removals, labels_of, settle},
     ledger::Terms,
     node::Node,
     patience::insist,
@@ -58,8 +58,10 @@ pub async fn recover(node: &Arc<Node>) {
         node.attempts.spawn("attempt", task.instrument(span));
     }
     for container in plan.remove {
-        tracing::info!(container = container.name, "removed a container that nobody owns any more");
-        insist("the container's removal", || node.engine.remove(&container.id)).await;
+        let name = container.name.clone();
+        Removals::begin(node, container.name, async move {
+            tracing::info!(container = name, "removed a container that nobody owns any more");
+        });
     }
     for (job, attempt) in plan.settle {
         tracing::info!(job = %job.id, state = %job.phase(), "finished what an earlier run had begun");

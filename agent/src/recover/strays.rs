@@ -41,8 +41,8 @@ async fn look(node: &Node) {
             }
             continue;
         }
-        // Its end removes it.
-        if node.ledger.is_ending(&owner.job) {
+        // Its end removes it, or the agent's start did.
+        if node.ledger.is_ending(&owner.job) || node.removals.is_under_way(&container.name) {
             continue;
         }
         // An attempt that is not this node's never will be again.

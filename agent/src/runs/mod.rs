@@ -96,6 +96,7 @@ async fn tidy_one(config: &AgentConfig, fleet: &Fleet, clock: Arc<dyn Clock>, jo
     tasks.spawn("events", node.events.clone().run(node.log.clone()));
     recover::recover(&node).await;
     node.attempts.finished().await;
+    node.removals.finished().await;
     node.events.settle(LAST_WORDS).await;
     tasks.halt().await;
     beat::forget(&node).await;
