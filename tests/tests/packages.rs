@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -235,5 +236,62 @@ fn what_clouds_are_told_is_what_cloud_init_takes() {
         let found = run("/usr/bin/python3", &["-c", check, text(&schema), text(&told), text(&script)]).ok();
         assert_eq!(found, "", "{cloud}");
         run("shellcheck", &["--shell=sh", text(&script)]).ok();
+    }
+}
+
+/// Runs what a cloud's machine is told to run, on commands that only note how they are called and fail so many times
+/// where that fits this pattern of the shell. Whether it succeeds, and what was called.
+fn runs(cloud: &str, fails: &str, times: u32) -> (bool, Vec<String>) {
+    let told = root().join(format!("packaging/cloud-init/{cloud}.yaml"));
+    let read = "import sys, yaml; print('\\n'.join(yaml.safe_load(open(sys.argv[1]))['runcmd']))";
+    let script = run("/usr/bin/python3", &["-c", read, text(&told)]).ok();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let stub = "#!/bin/sh\n\
+        dir=${0%/*} called=\"${0##*/} $*\"\n\
+        echo \"$called\" >>\"$dir/called\"\n\
+        case $called in $FAILS) ;; *) exit 0 ;; esac\n\
+        echo >>\"$dir/failed\"\n\
+        n=0; while read -r _; do n=$((n + 1)); done <\"$dir/failed\"\n\
+        [ \"$n\" -gt \"$TIMES\" ]\n";
+    let names = "apt-get aws curl dpkg gcloud python3 rm sed shutdown sleep systemctl tar";
+    for name in names.split(' ') {
+        let path = dir.path().join(name);
+        fs::write(&path, stub).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
+    }
+    // As cloud-init does it; and no command but these is found.
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &script]).env_clear().env("PATH", dir.path());
+    let done: Done =
+        command.env("FAILS", fails).env("TIMES", times.to_string()).output().expect("starts").into();
+    assert!(!done.stderr.contains("not found"), "{done:?}");
+    let called = fs::read_to_string(dir.path().join("called")).expect("a file");
+    (done.code == 0, called.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn a_machine_on_which_haul_cannot_be_installed_powers_itself_off() {
+    let asked = |called: &[String], what: &str| called.iter().filter(|call| call.starts_with(what)).count();
+    for (cloud, fetch) in [("aws", "aws s3 cp *"), ("gcp", "gcloud *"), ("azure", "curl * -o *")] {
+        let (well, called) = runs(cloud, "nothing", 0);
+        assert!(
+            well && asked(&called, "shutdown") == 0 && asked(&called, "sleep") == 0,
+            "{cloud}: {called:#?}"
+        );
+        for step in [fetch, "apt-get * update", "apt-get * nfs-common", "apt-get * /run/haul.deb"] {
+            let (well, called) = runs(cloud, step, 2);
+            assert!(well && asked(&called, "shutdown") == 0, "{cloud}, {step} twice: {called:#?}");
+            assert_eq!(asked(&called, "sleep"), 2, "{cloud}, {step}");
+        }
+        for step in [fetch, "apt-get * update", "tar *", "systemctl enable *", "apt-get * /run/haul.deb"] {
+            let (well, called) = runs(cloud, step, u32::MAX);
+            assert!(!well, "{cloud}, {step}");
+            // Once, and as the last thing that is done.
+            assert!(
+                called.last().is_some_and(|call| call.starts_with("shutdown -P +10 ")),
+                "{cloud}: {called:#?}"
+            );
+            assert_eq!(asked(&called, "shutdown"), 1, "{cloud}, {step}");
+        }
     }
 }

@@ -7,7 +7,7 @@ locals {
     "AWS_REGION=eu-central-1"                                                        = "AWS_REGION=${var.region}"
     "HAUL_LABELS=pool=burst"                                                         = "HAUL_LABELS=pool=${var.pool}"
     "ExecStopPost=+-/usr/share/haul/haul-hook-done haul-burst haul-agent"            = "ExecStopPost=+-/usr/share/haul/haul-hook-done ${local.group} ${local.hook}"
-    "aws s3 cp s3://example-bucket/packages/haul_amd64.deb /run/haul.deb"            = "aws s3 cp s3://${var.bucket}/${var.package} /run/haul.deb"
+    "again aws s3 cp s3://example-bucket/packages/haul_amd64.deb /run/haul.deb"      = "again aws s3 cp s3://${var.bucket}/${var.package} /run/haul.deb"
     "sed -i 's,^What=.*,What=nfs.example:/data,' /etc/systemd/system/mnt-data.mount" = "sed -i 's,^What=.*,What=${var.nfs},' /etc/systemd/system/mnt-data.mount"
   }
   user_data = join("\n", [
