@@ -162,7 +162,20 @@ fn a_golden_image_boots_as_a_new_node() {
     let site = Site::new(60);
     let host = site.host("a", "");
     let first = host.node();
+    // What is mounted below its state is not its own: neither another file system nor a directory of the same.
+    let mounted = "mkdir -p /srv/results /var/lib/haul/outputs/far /var/lib/haul/outputs/near && \
+        mount -t tmpfs none /var/lib/haul/outputs/far && mount --bind /srv/results /var/lib/haul/outputs/near && \
+        touch /var/lib/haul/outputs/far/kept /var/lib/haul/outputs/near/kept";
+    host.ok(mounted);
+    // What cannot be removed is said, and keeps nothing else.
+    host.ok("touch /var/lib/haul/held && mount --bind /etc/hostname /var/lib/haul/held");
+    let done = host.run("/usr/share/haul/forget-host");
+    assert!(done.code == 1 && done.stderr.contains("/var/lib/haul still has what it was"), "{done:?}");
+    assert_eq!(host.ok("stat -c %s /etc/machine-id"), "0\n");
+    host.ok("umount /var/lib/haul/held");
     host.ok("/usr/share/haul/forget-host");
+    let left = "outputs\noutputs/far\noutputs/far/kept\noutputs/near\noutputs/near/kept\n";
+    assert_eq!(host.ok("cd /var/lib/haul && find * | LC_ALL=C sort"), left);
     host.power_off();
     host.power_on();
     host.until_ready();
