@@ -57,11 +57,12 @@ fn an_agent_tells_prometheus_how_it_is() {
     let running = world.submit(&["--gpus", "1", "--cpus", "0.5"], "sleep 1000");
     world.until(&running, "running");
     let page = eventually("all is counted", || {
-        Some(page(&address)).filter(|page| page.contains("outcome=\"exited\""))
+        Some(page(&address)).filter(|page| page.contains("outcome=\"exited\"} 1\n"))
     });
     for (name, value) in [
         ("haul_attempts_ended_total{outcome=\"succeeded\"}", 1.0),
         ("haul_attempts_ended_total{outcome=\"exited\"}", 1.0),
+        ("haul_attempts_ended_total{outcome=\"engine_fault\"}", 0.0),
         ("haul_claim_wait_seconds_count", 3.0),
         ("haul_gpus{state=\"free\"}", 1.0),
         ("haul_gpus{state=\"held\"}", 1.0),

@@ -6,7 +6,7 @@
 mod page;
 mod serve;
 
-use std::time::Duration;
+use std::{ops::Deref, time::Duration};
 
 use prometheus_client::metrics::{counter::Counter, family::Family, histogram::Histogram};
 pub use serve::{Listen, serve};
@@ -31,26 +31,33 @@ pub struct Metrics {
 }
 
 impl Default for Metrics {
+    /// Each series is there from the start: what a counter had counted when Prometheus first saw it is no increase.
     fn default() -> Self {
-        Self {
+        let metrics = Self {
             ended: Family::default(),
             beats: Family::default(),
             waits: Histogram::new(WAITS),
             pulls: Histogram::new(PULLS),
+        };
+        for outcome in Outcome::ALL {
+            drop(metrics.of_outcome(outcome));
         }
+        for written in [true, false] {
+            drop(metrics.of_beat(written));
+        }
+        metrics
     }
 }
 
 impl Metrics {
     /// An attempt has ended.
     pub fn ended(&self, outcome: Outcome) {
-        self.ended.get_or_create(&vec![("outcome", outcome.to_string())]).inc();
+        self.of_outcome(outcome).inc();
     }
 
     /// The node's record was written, or was not.
     pub fn beat(&self, written: bool) {
-        let result = if written { "written" } else { "failed" };
-        self.beats.get_or_create(&vec![("result", result.to_owned())]).inc();
+        self.of_beat(written).inc();
     }
 
     /// A job was claimed that had waited for so long.
@@ -61,5 +68,14 @@ impl Metrics {
     /// An image was pulled in this time.
     pub fn pulled(&self, took: Duration) {
         self.pulls.observe(took.as_secs_f64());
+    }
+
+    fn of_outcome(&self, outcome: Outcome) -> impl Deref<Target = Counter> {
+        self.ended.get_or_create(&vec![("outcome", outcome.to_string())])
+    }
+
+    fn of_beat(&self, written: bool) -> impl Deref<Target = Counter> {
+        let result = if written { "written" } else { "failed" };
+        self.beats.get_or_create(&vec![("result", result.to_owned())])
     }
 }

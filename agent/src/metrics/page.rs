@@ -15,7 +15,7 @@ use shared::{
     units::Size,
 };
 
-use super::Labels;
+use super::{Labels, Metrics};
 use crate::{disk::Used, node::Node};
 
 /// A number that is looked up when it is asked for.
@@ -39,7 +39,8 @@ fn state(gpu: &OfferedGpu) -> &'static str {
 /// All of it, in Prometheus' text format.
 pub fn page(node: &Node) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("haul");
-    counted(node, &mut registry);
+    counted(&node.metrics, &mut registry);
+    requests(node, &mut registry);
     host(node, &mut registry);
     jobs(node, &mut registry);
     disks(node, &mut registry);
@@ -48,8 +49,7 @@ pub fn page(node: &Node) -> Result<String, fmt::Error> {
     Ok(page)
 }
 
-fn counted(node: &Node, registry: &mut Registry) {
-    let metrics = &node.metrics;
+fn counted(metrics: &Metrics, registry: &mut Registry) {
     registry.register(
         "attempts_ended",
         "Attempts at jobs that ended here, by outcome",
@@ -60,6 +60,9 @@ fn counted(node: &Node, registry: &mut Registry) {
     let help = "How long the jobs that were claimed here had waited";
     registry.register_with_unit("claim_wait", help, Unit::Seconds, waits);
     registry.register_with_unit("image_pull", "How long pulls of images took", Unit::Seconds, pulls);
+}
+
+fn requests(node: &Node, registry: &mut Registry) {
     let requests = Family::<Labels, Counter>::default();
     let count = |service: &str, kind: &str, total: u64| {
         let labels = vec![("service", service.to_owned()), ("kind", kind.to_owned())];
@@ -154,4 +157,30 @@ fn disks(node: &Node, registry: &mut Registry) {
     let help = "The disks of images, of what else the engine keeps, and of the agent's state; one that has several once";
     registry.register_with_unit("disk", help, Unit::Bytes, sizes);
     registry.register_with_unit("disk_free", "What is free of each disk", Unit::Bytes, free);
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::log::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn what_has_not_happened_is_told_as_0() {
+        let metrics = Metrics::default();
+        metrics.ended(Outcome::EngineFault);
+        metrics.beat(true);
+        let (mut registry, mut page) = (Registry::with_prefix("haul"), String::new());
+        counted(&metrics, &mut registry);
+        prometheus_text::encode(&mut page, &registry).expect("text");
+        let happened = [("attempts_ended", "outcome", "engine_fault"), ("beats", "result", "written")];
+        let outcomes = Outcome::ALL.map(|outcome| ("attempts_ended", "outcome", outcome.as_str()));
+        for told @ (name, label, value) in
+            outcomes.into_iter().chain(["written", "failed"].map(|value| ("beats", "result", value)))
+        {
+            let n = u8::from(happened.contains(&told));
+            let line = format!("haul_{name}_total{{{label}=\"{value}\"}} {n}\n");
+            assert!(page.contains(&line), "{line} is missing: {page}");
+        }
+    }
 }

@@ -259,6 +259,23 @@ pub(super) enum Blame {
 }
 
 impl Outcome {
+    /// Each of them.
+    pub const ALL: [Self; 13] = [
+        Self::Succeeded,
+        Self::Exited,
+        Self::OutOfMemory,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::ImageUnavailable,
+        Self::IncompatibleHost,
+        Self::VolumeUnavailable,
+        Self::GpuFault,
+        Self::EngineFault,
+        Self::Preempted,
+        Self::NodeLost,
+        Self::ShareExceeded,
+    ];
+
     pub(super) fn blame(self) -> Blame {
         match self {
             Self::Succeeded | Self::Cancelled => Blame::Nobody,
@@ -301,5 +318,18 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_outcomes_are_all_that_a_record_may_have() {
+        let refused = serde_json::from_str::<Outcome>("\"?\"").expect_err("none of them").to_string();
+        let (_, known) = refused.split_once("expected one of ").expect("it says what there is");
+        let words = Outcome::ALL.map(|outcome| format!("`{outcome}`")).join(", ");
+        assert!(known.starts_with(&format!("{words} at line ")), "{known} is not {words}");
     }
 }
