@@ -104,7 +104,7 @@ fn an_agent_tells_prometheus_how_it_is() {
 }
 
 #[test]
-fn metrics_may_be_on_a_socket_and_one_that_cannot_be_had_stops_nothing() {
+fn metrics_may_be_on_a_socket_and_a_place_that_cannot_be_had_yet_stops_nothing() {
     let world = World::new();
     let socket: PathBuf = world.path("metrics.sock");
     let agent = Agent::start(&world, "a", &["--metrics", &format!("unix:{}", socket.display())]);
@@ -117,6 +117,9 @@ fn metrics_may_be_on_a_socket_and_one_that_cannot_be_had_stops_nothing() {
     let id = world.submit(&[], "true");
     world.until(&id, "succeeded");
     assert!(agent.said().contains("metrics cannot be served there"), "{}", agent.said());
+    drop(taken);
+    eventually("it is served once the port is free", || TcpStream::connect(&address).ok());
+    assert!(page(&address).contains("haul_node_info{node=\"a\""));
 }
 
 #[test]

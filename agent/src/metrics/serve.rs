@@ -26,6 +26,9 @@ const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How long a scraper may take to ask.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long until a place that could not be had is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// Where the page is. As text: `127.0.0.1:9469`, `unix:/run/haul/metrics.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -69,32 +72,50 @@ impl<'de> Deserialize<'de> for Listen {
 
 /// Serves until it is dropped. A page that cannot be served keeps no job from running.
 pub async fn serve(node: Arc<Node>, tasks: Tasks) {
-    let Some(listen) = node.config.metrics.clone() else { return };
-    if let Err(error) = accept(&node, &tasks, &listen).await {
-        tracing::error!(%error, %listen, "metrics cannot be served there; set another address (metrics)");
+    match &node.config.metrics {
+        None => {}
+        Some(listen @ Listen::Port(address)) => {
+            let listener = place(listen, || TcpListener::bind(address)).await;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => answer(&node, &tasks, stream),
+                    Err(error) => pause(&error).await,
+                }
+            }
+        }
+        Some(listen @ Listen::Socket(path)) => {
+            let listener = place(listen, || ready(control::bind(path))).await;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => answer(&node, &tasks, stream),
+                    Err(error) => pause(&error).await,
+                }
+            }
+        }
     }
 }
 
-async fn accept(node: &Arc<Node>, tasks: &Tasks, listen: &Listen) -> io::Result<()> {
-    match listen {
-        Listen::Port(address) => {
-            let listener = TcpListener::bind(address).await?;
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => answer(node, tasks, stream),
-                    Err(error) => pause(&error).await,
+/// Listens there as soon as that can be: the address may come after the agent, with an interface that is not up yet, or
+/// be another's until then. An error is said once, not each time.
+async fn place<L, F: Future<Output = io::Result<L>>>(listen: &Listen, mut bind: impl FnMut() -> F) -> L {
+    let mut said = None;
+    loop {
+        match bind().await {
+            Ok(listener) => {
+                if said.is_some() {
+                    tracing::info!(%listen, "metrics are served at last");
+                }
+                return listener;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if said.as_ref() != Some(&error) {
+                    tracing::warn!(%error, %listen, "metrics cannot be served there yet; trying again");
+                    said = Some(error);
                 }
             }
         }
-        Listen::Socket(path) => {
-            let listener = control::bind(path)?;
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => answer(node, tasks, stream),
-                    Err(error) => pause(&error).await,
-                }
-            }
-        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 
@@ -138,7 +159,10 @@ fn respond(node: &Node, request: &Request<Incoming>) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use rstest::rstest;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -154,5 +178,28 @@ mod tests {
             Ok(listen) => assert!(valid && listen.to_string() == text),
             Err(error) => assert!(!valid && error.contains(text), "{error}"),
         }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_another_has_is_listened_on_once_it_is_free() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = taken.local_addr().expect("its address");
+        let listen = Listen::Port(address);
+        let mut place = pin!(place(&listen, || TcpListener::bind(address)));
+        assert!(timeout(20 * AGAIN, &mut place).await.is_err(), "another has it");
+        drop(taken);
+        let listener = timeout(AGAIN, place).await.expect("it is free");
+        assert_eq!(listener.local_addr().expect("its address"), address);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_is_listened_on_once_its_directory_is_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("run/metrics.sock");
+        let listen = Listen::Socket(path.clone());
+        let mut place = pin!(place(&listen, || ready(control::bind(&path))));
+        assert!(timeout(20 * AGAIN, &mut place).await.is_err(), "it has no place");
+        std::fs::create_dir(dir.path().join("run")).expect("made");
+        timeout(AGAIN, place).await.expect("it has one");
+        assert!(path.exists());
     }
 }
