@@ -125,7 +125,8 @@ fn an_rpm_that_is_upgraded_interrupts_no_job_and_one_that_is_removed_leaves_none
         assert_eq!(host.ok("rpm -q --queryformat '%{VERSION}' haul"), version);
     };
     manage("--install", VERSIONS[0]);
-    host.ok("systemctl enable --now haul-guard haul-agent 2>&1");
+    // The agent brings its guard.
+    host.ok("systemctl enable haul-guard haul-agent 2>&1 && systemctl start haul-agent && systemctl is-active haul-guard");
     host.until_ready();
     let id = site.count(u32::MAX, &json!({}));
     site.until_counted(&id, 1, 5);

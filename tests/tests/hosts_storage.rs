@@ -88,9 +88,11 @@ fn results_never_land_below_a_mount_that_is_not_there() {
     let host = site.host("a", "HAUL_OUTPUTS_DIR=/mnt/results/outputs\nHAUL_OUTPUTS_MOUNT=/mnt/results\nHAUL_METRICS=unix:/run/haul/metrics.sock\n");
     let says_so = || site.world().run(["nodes"]).ok().contains(WHY).then_some(());
     eventually("the fleet is told", says_so);
-    let doctor = "set -a; . /etc/haul/agent.env; haul doctor --config /etc/haul/agent.toml";
+    let asked = host.run("haul doctor");
+    let (_, doctor) = asked.stdout.split_once("run: ").expect("how the packaged agent is asked about");
     let found = host.run(doctor);
-    assert!(found.code != 0 && found.stdout.contains(WHY), "{found:?}");
+    assert!(asked.code != 0 && found.code != 0 && found.stdout.contains(WHY), "{found:?}");
+    assert!(found.stdout.contains("ok    guard: one watches"), "{found:?}");
     let id = site.submit(&json!({}), "echo kept >$HAUL_OUTPUT_DIR/result");
     eventually("why it waits is said", || site.world().run(["status", &id]).ok().contains(WHY).then_some(()));
     assert_ne!(host.run("test -e /mnt/results").code, 0, "nothing is made");

@@ -67,6 +67,7 @@ fn an_agent_tells_prometheus_how_it_is() {
         ("haul_gpus{state=\"free\"}", 1.0),
         ("haul_gpus{state=\"held\"}", 1.0),
         ("haul_gpus{state=\"out\"}", 0.0),
+        ("haul_guard_watches", 0.0),
         ("haul_volume_usable{volume=\"data\"}", 1.0),
         ("haul_volume_usable{volume=\"gone\"}", 0.0),
         ("haul_takes_jobs", 1.0),

@@ -1,6 +1,6 @@
 //! `haul doctor`: one line a check, with the fix.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use clap::ArgMatches;
@@ -18,14 +18,18 @@ use super::{Context, agent::source, author};
 use crate::{
     cli::Doctor,
     cloud::Cloud,
-    config::{self, AgentConfig},
+    config::{self, AgentConfig, AgentFlags},
     daemon,
     engine::{Docker, Engine},
     gpu::Reader,
+    guard::{self, Presence},
     outputs::Outputs,
     patience::Chain,
     volume::Volumes,
 };
+
+/// The configuration of the packaged service.
+const PACKAGED: &str = "/etc/haul/agent.toml";
 
 /// How long a message may take to come back, look by look.
 const LOOK: Duration = Duration::from_secs(5);
@@ -41,15 +45,12 @@ struct Check {
 
 /// Checks this host and the fleet.
 pub async fn run(context: &Context, args: Doctor, matches: &ArgMatches) -> Result<ExitCode> {
-    let cloud = Cloud::find(config::cloud_of(&args.agent)?).await;
-    let instance = cloud.as_ref().ok().and_then(Option::as_ref).map(|cloud| &cloud.instance);
-    let (config, _) =
-        config::resolve(context.fleet.clone(), args.agent, instance, &|name| source(matches, name))?;
-    let mut checks = vec![engine(&config).await, gpus(&config).await, machine(cloud)];
-    checks.extend(volumes(&config).await);
-    checks.push(directory("state directory", &config.state_dir));
-    checks.push(outputs(&config).await);
-    checks.extend(fleet(&config).await);
+    let is_chosen = args.agent.host.config.is_some() || context.fleet.is_some();
+    let checks = if !is_chosen && Path::new(PACKAGED).exists() {
+        vec![unchosen()]
+    } else {
+        look(context, args.agent, matches).await?
+    };
     if args.json {
         context.out.json(&checks);
     } else {
@@ -58,6 +59,29 @@ pub async fn run(context: &Context, args: Doctor, matches: &ArgMatches) -> Resul
         }
     }
     Ok(if checks.iter().all(|check| check.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// On a host with the packaged agent, whose variables only systemd reads as it does, what anybody's defaults come to
+/// would say nothing of it.
+fn unchosen() -> Check {
+    let found = format!(
+        "nothing says which; for that of haul-agent.service run: systemd-run --quiet --pipe --wait \
+         -p EnvironmentFile=-/etc/haul/agent.env haul doctor --config {PACKAGED}"
+    );
+    Check { name: "configuration".into(), ok: false, found }
+}
+
+async fn look(context: &Context, args: AgentFlags, matches: &ArgMatches) -> Result<Vec<Check>> {
+    let cloud = Cloud::find(config::cloud_of(&args)?).await;
+    let instance = cloud.as_ref().ok().and_then(Option::as_ref).map(|cloud| &cloud.instance);
+    let (config, _) = config::resolve(context.fleet.clone(), args, instance, &|name| source(matches, name))?;
+    let mut checks = vec![engine(&config).await, gpus(&config).await, machine(cloud)];
+    checks.extend(volumes(&config).await);
+    checks.push(directory("state directory", &config.state_dir));
+    checks.push(outputs(&config).await);
+    checks.push(guard(&config));
+    checks.extend(fleet(&config).await);
+    Ok(checks)
 }
 
 fn check<T, E: std::fmt::Display>(name: &str, found: Result<T, E>, say: impl FnOnce(T) -> String) -> Check {
@@ -130,7 +154,20 @@ async fn outputs(config: &AgentConfig) -> Check {
     }
 }
 
-fn directory(name: &str, dir: &std::path::Path) -> Check {
+fn guard(config: &AgentConfig) -> Check {
+    let dir = config.state_dir.display();
+    let found = match guard::presence(&config.state_dir) {
+        Ok(Presence::Absent) => Ok(format!(
+            "none runs for {dir}: if the agent hangs, nobody freezes its jobs when its lease ends (haul guard)"
+        )),
+        Ok(Presence::Blind) => Err("the engine does not answer it: see `journalctl -u haul-guard`".into()),
+        Ok(Presence::Watches) => Ok("one watches".into()),
+        Err(error) => Err(format!("{dir} cannot be read: {error}")),
+    };
+    check("guard", found, std::convert::identity::<String>)
+}
+
+fn directory(name: &str, dir: &Path) -> Check {
     let probe = dir.join(".haul-doctor");
     let found = std::fs::create_dir_all(dir)
         .and_then(|()| std::fs::write(&probe, ""))

@@ -16,7 +16,11 @@ use shared::{
 };
 
 use super::{Labels, Metrics};
-use crate::{disk::Used, node::Node};
+use crate::{
+    disk::Used,
+    guard::{self, Presence},
+    node::Node,
+};
 
 /// A number that is looked up when it is asked for.
 type Gauges = Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>;
@@ -126,6 +130,10 @@ fn host(node: &Node, registry: &mut Registry) {
     let left = node.fence.time_left().as_secs_f64();
     let help = "How long until the jobs here are frozen if no heartbeat reaches the store";
     one(registry, "lease_left", help, Some(Unit::Seconds), left);
+
+    let watches = matches!(guard::presence(&node.config.state_dir), Ok(Presence::Watches));
+    let help = "Whether a guard runs that could freeze the jobs here if this agent hangs";
+    one(registry, "guard_watches", help, None, f64::from(u8::from(watches)));
 
     let volumes = Gauges::default();
     for (name, volume) in &offer.volumes {

@@ -6,6 +6,8 @@
 //! there is a later one. It never thaws: only the agent can find out whether the jobs are still its
 //! own. It knows neither the store nor the queue.
 
+mod sign;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Result;
@@ -19,6 +21,8 @@ use crate::{
     execute::{freezes, labels_of},
     fence,
 };
+
+pub use sign::{Presence, presence};
 
 /// How often the deadline on disk is looked at, and what runs past it is frozen.
 const LOOK: Duration = Duration::from_secs(1);
@@ -71,10 +75,11 @@ impl Known {
 pub async fn run(state_dir: &Path, engine: Option<String>) -> Result<()> {
     let (path, boot, clock) = (fence::path(state_dir), fence::boot(), SystemClock);
     let mut known: Option<Known> = None;
-    let (mut frozen, mut without) = (false, Duration::ZERO);
+    let (mut frozen, mut without, mut sign) = (false, Duration::ZERO, sign::Sign::default());
     crate::notify::ready();
     loop {
         crate::notify::alive();
+        sign.show(state_dir, known.as_ref().is_some_and(|known| known.answers == Some(false)));
         let mut pause = LOOK;
         let file = fence::read(&path);
         if file.is_some() {
