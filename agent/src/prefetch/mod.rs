@@ -2,7 +2,8 @@
 //! first read is slow, and GPUs that wait for it are paid for.
 //!
 //! What has been read ahead is remembered for some hours; a gateway forgets as well. [`read`] does the reading, on
-//! threads that may be left behind on a server that hangs.
+//! threads that may be left behind on a server that hangs. As long as any of them are, no more are sent to that volume: a
+//! gateway that cannot reach its origin still answers as a volume must, and each job would leave as many again.
 
 mod read;
 
@@ -15,6 +16,7 @@ use std::{
 
 use read::Reading;
 use shared::{
+    clock::Clock,
     id::{JobId, VolumeName},
     job::JobSpec,
     lane::Access,
@@ -34,6 +36,9 @@ const AT_ONCE: usize = 2;
 
 /// A reading that has come no further for so long hangs.
 const STALLED: Duration = Duration::from_secs(60);
+
+/// How long threads of a reading that was stopped may take to notice it. Those that take longer hang.
+const NOTICE: Duration = Duration::from_secs(5);
 
 /// How often it is looked how far it is.
 const LOOK: Duration = Duration::from_secs(1);
@@ -69,6 +74,16 @@ struct State {
     /// Until when it need not be read again, by the clock that never goes back.
     warm: BTreeMap<Wanted, Duration>,
     running: BTreeMap<JobId, Job>,
+    /// What was begun on volumes and has threads: those that hang outlive their job.
+    begun: Vec<(VolumeName, Arc<Reading>)>,
+}
+
+/// What is left on a volume of readings that were stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Left {
+    threads: usize,
+    /// Since when the first of them should have ended.
+    since: Duration,
 }
 
 /// What is, and has been, read ahead on this host.
@@ -120,6 +135,40 @@ impl Prefetches {
         !self.state().running.is_empty()
     }
 
+    fn keep(&self, job: &JobId, volume: &VolumeName, reading: &Arc<Reading>) {
+        let mut state = self.state();
+        state.begun.push((volume.clone(), reading.clone()));
+        if let Some(job) = state.running.get_mut(job) {
+            job.readings.push(reading.clone());
+        }
+    }
+
+    fn end(&self, job: &JobId, now: Duration) {
+        let job = self.state().running.remove(job);
+        job.iter().flat_map(|job| &job.readings).for_each(|reading| reading.stop(now));
+    }
+
+    fn left_on(&self, volume: &VolumeName) -> Option<Left> {
+        let mut state = self.state();
+        state.begun.retain(|(_, reading)| !reading.is_over());
+        let here = state.begun.iter().filter(|(on, _)| on == volume);
+        let left = here.filter_map(|(_, one)| Some(Left { threads: one.threads(), since: one.stopped()? }));
+        left.reduce(|sum, one| Left { threads: sum.threads + one.threads, since: sum.since.min(one.since) })
+    }
+
+    /// Waits until the volume is clear of readings that were stopped, as it soon is where its server answers.
+    async fn clear(&self, volume: &VolumeName, clock: &dyn Clock) -> Result<(), String> {
+        while let Some(Left { threads, since }) = self.left_on(volume) {
+            if clock.elapsed().saturating_sub(since) >= NOTICE {
+                return Err(format!(
+                    "{threads} threads of an earlier reading hang on it, and no more are sent there until they are back"
+                ));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
     /// How far it is, by job.
     pub fn progress(&self) -> BTreeMap<JobId, Prefetching> {
         let sum = |job: &Job| {
@@ -137,8 +186,7 @@ struct Running<'n> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let job = self.node.prefetches.state().running.remove(self.job);
-        job.iter().flat_map(|job| &job.readings).for_each(|reading| reading.stop());
+        self.node.prefetches.end(self.job, self.node.clock.elapsed());
     }
 }
 
@@ -165,17 +213,17 @@ pub async fn run(node: &Node, job: &JobId, spec: &JobSpec) {
 async fn read(node: &Node, job: &JobId, wanted: &Wanted) -> Result<Prefetching, String> {
     let root: Result<PathBuf, VolumeError> =
         node.volumes.resolve(&wanted.volume, wanted.path.as_deref(), Access::Read).await;
-    let reading = Reading::start(root.map_err(|error| error.to_string())?, &wanted.patterns)?;
-    if let Some(job) = node.prefetches.state().running.get_mut(job) {
-        job.readings.push(reading.clone());
-    }
+    let root = root.map_err(|error| error.to_string())?;
+    node.prefetches.clear(&wanted.volume, &*node.clock).await?;
+    let reading = Reading::start(root, &wanted.patterns)?;
+    node.prefetches.keep(job, &wanted.volume, &reading);
     let (mut before, mut still) = (reading.steps(), Duration::ZERO);
     while !reading.is_over() {
         tokio::time::sleep(LOOK).await;
         let now = reading.steps();
         still = if now == before { still + LOOK } else { Duration::ZERO };
         if still >= STALLED {
-            reading.stop();
+            reading.stop(node.clock.elapsed().saturating_sub(still));
             return Err(format!("it came no further for {} s", STALLED.as_secs()));
         }
         before = now;
@@ -188,7 +236,10 @@ async fn read(node: &Node, job: &JobId, wanted: &Wanted) -> Result<Prefetching, 
 
 #[cfg(test)]
 mod tests {
-    use shared::job::{Format, parse};
+    use shared::{
+        clock::SystemClock,
+        job::{Format, parse},
+    };
 
     use super::*;
 
@@ -212,5 +263,52 @@ mod tests {
         assert_eq!(prefetches.begin(&id("b"), &spec("\"test/**\""), at(0)), Need::Read);
         assert_eq!(prefetches.begin(&id("c"), &images, at(10)), Need::Busy, "as many as may be");
         assert_eq!(prefetches.images(), ["i", "i"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_threads_are_sent_to_a_volume_that_holds_those_of_an_earlier_reading() {
+        let (id, volume) = (JobId::new("a").expect("valid"), |name| VolumeName::new(name).expect("valid"));
+        let (data, other, at) = (volume("data"), volume("other"), Duration::from_secs);
+        let prefetches = Prefetches::default();
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let begin = |job: &JobId| {
+            let reading = Arc::new(Reading::default());
+            for _ in 0..2 {
+                let held = held.clone();
+                reading.spawn(move |_| drop(held.lock().map(|held| held.recv())));
+            }
+            let running = Job { image: "i".into(), readings: Vec::new() };
+            prefetches.state().running.insert(job.clone(), running);
+            prefetches.keep(job, &data, &reading);
+            reading
+        };
+        let first = begin(&id);
+        assert_eq!(prefetches.left_on(&data), None, "it is still wanted");
+        first.stop(at(3));
+        prefetches.end(&id, at(60));
+        assert_eq!(
+            prefetches.left_on(&data),
+            Some(Left { threads: 2, since: at(3) }),
+            "the first time counts"
+        );
+        let second = begin(&id);
+        prefetches.end(&id, at(1));
+        assert_eq!(prefetches.left_on(&data), Some(Left { threads: 4, since: at(1) }));
+        let error = prefetches.clear(&data, &SystemClock).await.expect_err("refused");
+        assert!(error.starts_with("4 threads of an earlier reading hang on it"), "{error}");
+        assert_eq!(prefetches.clear(&other, &SystemClock).await, Ok(()));
+
+        // One that was stopped just now is waited for.
+        let third = begin(&id);
+        drop(let_go);
+        for reading in [first, second] {
+            while !reading.is_over() {
+                std::thread::yield_now();
+            }
+        }
+        prefetches.end(&id, SystemClock.elapsed());
+        assert_eq!(prefetches.clear(&data, &SystemClock).await, Ok(()));
+        assert!(third.is_over() && prefetches.state().begun.is_empty(), "what is back is forgotten");
     }
 }

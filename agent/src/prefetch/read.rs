@@ -5,10 +5,11 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
+    time::Duration,
 };
 
 use glob::{MatchOptions, Pattern};
@@ -42,16 +43,18 @@ pub struct Reading {
     listed: AtomicU64,
     /// Threads that have not ended.
     threads: AtomicUsize,
-    stop: AtomicBool,
+    /// Since when nobody wants any more of it, by the clock that never goes back.
+    stopped: OnceLock<Duration>,
     /// The first failure.
     failed: Mutex<Option<String>>,
 }
 
 impl Reading {
-    /// Begins to read the files below a directory whose path below it fits one of the patterns.
+    /// Begins to read the files below a directory whose path below it fits one of the patterns. Where there is no
+    /// thread for all of that, [`Self::failed`] says so in the end: those that have begun are still to be counted.
     ///
     /// # Errors
-    /// A pattern that is none, or no thread.
+    /// A pattern that is none.
     pub fn start(root: PathBuf, patterns: &[String]) -> Result<Arc<Self>, String> {
         let patterns: Vec<Pattern> = patterns
             .iter()
@@ -60,15 +63,15 @@ impl Reading {
         let reading = Arc::new(Self::default());
         let (found, queue) = mpsc::sync_channel(AHEAD);
         let queue = Arc::new(Mutex::new(queue));
-        reading.spawn(move |reading| reading.list(&root, &patterns, &found))?;
+        reading.spawn(move |reading| reading.list(&root, &patterns, &found));
         for _ in 0..READERS {
             let queue = queue.clone();
-            reading.spawn(move |reading| reading.drain(&queue))?;
+            reading.spawn(move |reading| reading.drain(&queue));
         }
         Ok(reading)
     }
 
-    fn spawn(self: &Arc<Self>, work: impl FnOnce(&Self) + Send + 'static) -> Result<(), String> {
+    pub(super) fn spawn(self: &Arc<Self>, work: impl FnOnce(&Self) + Send + 'static) {
         let reading = self.clone();
         self.threads.fetch_add(1, Ordering::AcqRel);
         let thread = std::thread::Builder::new().name("prefetch".into()).spawn(move || {
@@ -77,10 +80,8 @@ impl Reading {
         });
         if let Err(error) = thread {
             self.threads.fetch_sub(1, Ordering::AcqRel);
-            self.stop();
-            return Err(format!("no thread to read with: {error}"));
+            self.fail(format!("no thread to read with: {error}"));
         }
-        Ok(())
     }
 
     fn list(&self, root: &Path, patterns: &[Pattern], found: &mpsc::SyncSender<PathBuf>) {
@@ -192,17 +193,27 @@ impl Reading {
     }
 
     fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stopped().is_some()
     }
 
-    /// Ends it; threads that hang end when the server is back.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+    /// Ends it; threads that hang end when the server is back. The first time given is the one that counts.
+    pub fn stop(&self, since: Duration) {
+        self.stopped.get_or_init(|| since);
+    }
+
+    /// Since when it is to end.
+    pub fn stopped(&self) -> Option<Duration> {
+        self.stopped.get().copied()
+    }
+
+    /// How many threads have not ended.
+    pub fn threads(&self) -> usize {
+        self.threads.load(Ordering::Acquire)
     }
 
     /// Whether all threads have ended.
     pub fn is_over(&self) -> bool {
-        self.threads.load(Ordering::Acquire) == 0
+        self.threads() == 0
     }
 
     /// Grows while anything is listed or read.
