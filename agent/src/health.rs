@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use shared::{id::JobId, units::Size};
 
 use crate::{
-    disk::{Use, Used},
+    disk::Use,
     engine::{Container, EngineError, EngineInfo},
     execute::{self, Owner},
     gpu::{self, Containers, Foreign, GpuError, Inventory, Leftover, Users},
@@ -106,34 +106,13 @@ fn watch_shares(node: &Node, memory: &BTreeMap<JobId, Size>) {
     }
 }
 
-/// How much the agent's own state needs, at most: on a large disk that people share, a part of it may be very much.
-const STATE_FLOOR: Size = Size::GIB;
-
 /// Which disks have too little room for another job.
 async fn disks(node: &Node, engine: &EngineInfo) -> Vec<String> {
-    let floor = node.config.disk_floor;
-    let mut found = node.disks.look(engine, &node.config.state_dir).await;
-    // What `haul run` keeps for its one job is next to nothing.
-    found.retain(|used| used.by != Use::State || !node.is_private());
-    let full = |Used { by, path, disk, .. }: Used| {
-        let (least, whose, mend) = match by {
-            Use::Images => (floor.of(disk.size), "the engine's disk", "remove images (docker image prune)"),
-            Use::Engine => (floor.of(disk.size), "the engine's disk", "make room (docker system df)"),
-            Use::State => {
-                (floor.of(disk.size).min(STATE_FLOOR), "the disk of the agent's state", "make room")
-            }
-        };
-        (disk.free < least).then(|| {
-            format!(
-                "{whose} at {} has {} of {} free, less than {}; {mend} or lower disk_floor",
-                path.display(),
-                disk.free.human(),
-                disk.size.human(),
-                if least < floor.of(disk.size) { least.human() } else { floor.to_string() }
-            )
-        })
-    };
-    found.into_iter().filter_map(full).collect()
+    let config = &node.config;
+    let mut found = node.disks.look(engine, &config.state_dir, &config.outputs_dir).await;
+    // What `haul run` keeps for its one job is next to nothing, and its results are before somebody's eyes.
+    found.retain(|used| !matches!(used.by, Use::State | Use::Outputs) || !node.is_private());
+    found.iter().filter_map(|used| used.lack(config.disk_floor, config.outputs_min_free)).collect()
 }
 
 /// Who uses the GPUs, and which are given to another agent's container.

@@ -40,7 +40,7 @@ pub struct AgentConfig {
     pub outputs_dir: PathBuf,
     /// Where something must be mounted: that or above it. Without, the host's own disk will do.
     pub outputs_mount: Option<PathBuf>,
-    /// No job is taken while there is less room than this.
+    /// No job is taken while there is less room than this; without, as with `disk_floor`, of which 1 GiB is enough.
     pub outputs_min_free: Option<Mark>,
     /// Where secrets lie, one file each, named as the secret.
     pub secrets_dir: Option<PathBuf>,
@@ -207,7 +207,8 @@ pub struct AgentFlags {
     /// Take no jobs while the engine's disk has less room than this, as in 20GiB or 5% [default: 5%]
     #[arg(long, value_name = "ROOM", env = "HAUL_DISK_FLOOR")]
     pub disk_floor: Option<Mark>,
-    /// Take no jobs while there is less room than this where jobs leave their results [default: any]
+    /// Take no jobs while there is less room than this where jobs leave their results [default: as disk_floor, of
+    /// which 1GiB is enough]
     #[arg(long, value_name = "ROOM", env = "HAUL_OUTPUTS_MIN_FREE")]
     pub outputs_min_free: Option<Mark>,
     /// Remove images that haul has pulled, the least recently used first, while the engine's disk has less room

@@ -29,6 +29,10 @@ fn next<'e>(
     entries.iter().filter(may_go).min_by_key(|(_, entry)| entry.used_at)
 }
 
+/// With how few inodes cleaning begins, and ends: so many times those without which no job is taken.
+const FEW_INODES: u64 = 2;
+const ENOUGH_INODES: u64 = 3;
+
 /// Removes images while the disk is fuller than it should be, at every beat, until it is dropped.
 pub async fn watch(node: Arc<Node>) {
     let mut every = Pace::at_once(node.fleet.clone(), |settings| settings.beat);
@@ -37,7 +41,7 @@ pub async fn watch(node: Arc<Node>) {
         // As health has seen it at the last beat.
         let Some(disk) = of_images(node.disks.last()) else { continue };
         let (clean_below, target) = marks(&node.config, disk);
-        if disk.free < clean_below {
+        if is_full(disk, clean_below, FEW_INODES) {
             clean(&node, disk, target).await;
         }
     }
@@ -45,12 +49,12 @@ pub async fn watch(node: Arc<Node>) {
 
 async fn disk(node: &Node) -> Option<Disk> {
     let engine = node.engine.info().await.ok()?;
-    of_images(node.disks.look(&engine, &node.config.state_dir).await)
+    of_images(node.disks.look(&engine, &node.config.state_dir, &node.config.outputs_dir).await)
 }
 
 /// The disk that removing images makes room on, as far as can be seen.
 fn of_images(disks: Vec<Used>) -> Option<Disk> {
-    disks.into_iter().find(|used| used.by != Use::State).map(|used| used.disk)
+    disks.into_iter().find(|used| matches!(used.by, Use::Images | Use::Engine)).map(|used| used.disk)
 }
 
 /// With how much room cleaning begins, and ends. No job is taken below the floor, so it begins there at the latest;
@@ -59,6 +63,11 @@ fn marks(config: &AgentConfig, disk: Disk) -> (Size, Size) {
     let [clean, target, floor] =
         [config.disk_clean, config.disk_target, config.disk_floor].map(|mark| mark.of(disk.size));
     if clean == Size(0) { (Size(0), Size(0)) } else { (clean.max(floor), target.max(clean).max(floor)) }
+}
+
+/// Whether there is less room than this, or fewer inodes than so many times those without which no job is taken.
+fn is_full(disk: Disk, room: Size, inodes: u64) -> bool {
+    room > Size(0) && (disk.free < room || disk.lacks_inodes(inodes))
 }
 
 async fn clean(node: &Node, mut disk: Disk, target: Size) {
@@ -73,7 +82,7 @@ async fn clean(node: &Node, mut disk: Disk, target: Size) {
     let known = spared.iter().map(|name| node.engine.image(name));
     let known = futures::future::join_all(known).await;
     spared.extend(known.into_iter().filter_map(|image| Some(image.ok()??.id)));
-    while disk.free < target {
+    while is_full(disk, target, ENOUGH_INODES) {
         let entries = node.images.pulled.entries();
         let Some((id, entry)) = next(&entries, &spared, node.clock.now()) else { return };
         match node.engine.remove_image(id).await {
@@ -120,5 +129,18 @@ mod tests {
         spared.insert("1".into());
         assert_eq!(next(&entries, &spared, at(100)), None, "d may be on its way into a container");
         assert_eq!(next(&entries, &spared, at(105)).map(|(id, _)| id.as_str()), Some("4"));
+    }
+
+    #[test]
+    fn a_disk_is_full_without_room_or_without_inodes() {
+        let full = |free, inodes, inodes_free, room| {
+            let disk = Disk { size: Size(1000), free: Size(free), inodes, inodes_free };
+            is_full(disk, Size(room), FEW_INODES)
+        };
+        assert!(!full(150, 2_000_000, 20_000, 150));
+        assert!(full(149, 2_000_000, 20_000, 150));
+        assert!(full(150, 2_000_000, 19_999, 150));
+        assert!(!full(150, 0, 0, 150), "inodes are not counted there");
+        assert!(!full(0, 2_000_000, 0, 0), "switched off");
     }
 }

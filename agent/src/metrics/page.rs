@@ -96,9 +96,13 @@ fn one(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, valu
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "no host has 2^52 bytes")]
+#[expect(clippy::cast_precision_loss, reason = "no host has 2^52 of anything")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
 fn bytes(size: Size) -> f64 {
-    size.bytes() as f64
+    number(size.bytes())
 }
 
 fn host(node: &Node, registry: &mut Registry) {
@@ -157,14 +161,21 @@ fn jobs(node: &Node, registry: &mut Registry) {
 
 fn disks(node: &Node, registry: &mut Registry) {
     let (sizes, free) = (Gauges::default(), Gauges::default());
+    let (inodes, inodes_free) = (Gauges::default(), Gauges::default());
     for Used { by, disk, .. } in node.disks.last() {
         let labels = vec![("disk", by.name().to_owned())];
         sizes.get_or_create(&labels).set(bytes(disk.size));
         free.get_or_create(&labels).set(bytes(disk.free));
+        if disk.inodes > 0 {
+            inodes.get_or_create(&labels).set(number(disk.inodes));
+            inodes_free.get_or_create(&labels).set(number(disk.inodes_free));
+        }
     }
-    let help = "The disks of images, of what else the engine keeps, and of the agent's state; one that has several once";
+    let help = "The disks of images, of what else the engine keeps, of the agent's state and of results; one that has several once";
     registry.register_with_unit("disk", help, Unit::Bytes, sizes);
     registry.register_with_unit("disk_free", "What is free of each disk", Unit::Bytes, free);
+    registry.register("disk_inodes", "How many inodes each disk has that counts them", inodes);
+    registry.register("disk_inodes_free", "How many of those are free", inodes_free);
 }
 
 #[cfg(test)]

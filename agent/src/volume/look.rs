@@ -80,8 +80,7 @@ fn has_room(config: &VolumeConfig, root: impl AsFd) -> Result<(), String> {
     if config.min_free.is_none() && config.min_free_inodes.is_none() {
         return Ok(());
     }
-    let stat = fstatvfs(root).map_err(told)?;
-    let disk = Disk::of(&stat);
+    let disk = Disk::of(&fstatvfs(root).map_err(told)?);
     if let Some(mark) = config.min_free
         && disk.free < mark.of(disk.size)
     {
@@ -89,8 +88,8 @@ fn has_room(config: &VolumeConfig, root: impl AsFd) -> Result<(), String> {
     }
     match config.min_free_inodes {
         // Some file systems do not count them.
-        Some(least) if stat.f_files > 0 && stat.f_favail < least => {
-            Err(format!("it has {} inodes free, less than {least}", stat.f_favail))
+        Some(least) if disk.inodes > 0 && disk.inodes_free < least => {
+            Err(format!("it has {} inodes free, less than {least}", disk.inodes_free))
         }
         Some(_) | None => Ok(()),
     }
