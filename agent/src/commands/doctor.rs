@@ -66,7 +66,7 @@ pub async fn run(context: &Context, args: Doctor, matches: &ArgMatches) -> Resul
 fn unchosen() -> Check {
     let found = format!(
         "nothing says which; for that of haul-agent.service run: systemd-run --quiet --pipe --wait \
-         -p EnvironmentFile=-/etc/haul/agent.env haul doctor --config {PACKAGED}"
+         -E STATE_DIRECTORY=/var/lib/haul -p EnvironmentFile=-/etc/haul/agent.env haul doctor --config {PACKAGED}"
     );
     Check { name: "configuration".into(), ok: false, found }
 }
