@@ -207,8 +207,7 @@ fn a_fleet_whose_hosts_lose_power_and_network_are_booted_again_and_upgraded_ends
     for vm in [&dark, &apart] {
         vm.reboot();
         vm.until_ready();
-        // With what jobs use busy, or gone before they have ended, systemd waits for a server beyond a network that
-        // is gone as well.
+        // A mount that the agent keeps busy is passed over, and hangs systemd once the network is gone.
         let told = vm.ok("journalctl -b -1 -o cat -u haul-agent -u mnt-data.mount");
         let at = |word: &str| told.find(word).unwrap_or_else(|| panic!("no '{word}' in:\n{told}"));
         let steps = ["the machine goes down", "Stopped haul-agent.service", "Unmounting mnt-data.mount"];

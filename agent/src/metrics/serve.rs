@@ -179,6 +179,7 @@ mod tests {
             Err(error) => assert!(!valid && error.contains(text), "{error}"),
         }
     }
+
     #[tokio::test(start_paused = true)]
     async fn a_port_that_another_has_is_listened_on_once_it_is_free() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
